@@ -1,0 +1,43 @@
+# Each target creates .venv and installs what it needs; a stamp file remembers that it is done.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Compiled modules are part of how fast a worker starts, which some tests look at.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test slow lint bench clean
+
+demo: .venv/examples.stamp  ## tune a neural network on handwritten digits and print the best configuration
+	$(BIN)/python examples/digits.py
+
+test: .venv/dev.stamp  ## every test that is not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+# Coverage slows Python down, so what measures time runs without it. Of those tests there may be none
+# (pytest answers that with 5).
+slow: .venv/dev.stamp  ## the slow tests, and what they cover, worker processes included
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -m "slow and not timing"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+	$(BIN)/python -m pytest -m "slow and timing" || test $$? -eq 5
+
+lint: .venv/dev.stamp  ## style, types and the direction of imports
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev.stamp  ## every benchmark, one after the other
+	@set -e; for script in benchmarks/*.py; do \
+	  test -e "$$script" || { echo "there are no benchmarks in benchmarks/ yet"; exit 1; }; \
+	  echo "== $$script"; $(BIN)/python "$$script"; \
+	done
+
+clean:  ## forget the environment and everything that was generated
+	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.venv/%.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@

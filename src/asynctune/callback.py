@@ -1,0 +1,81 @@
+"""Callbacks: the user's code that is told what happens, off the path of the trials."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import anyio.to_thread
+
+from asynctune import events as ev
+from asynctune.journal import Follower
+from asynctune.notices import warn
+from asynctune.result import Row
+from asynctune.state import ExperimentState
+from asynctune.trial import CheckpointRef, Trial
+
+
+class Callback:
+    """Is told what happens in a run. Override what you need; each method may be ``async def``.
+
+    Synchronous methods are called in a thread, one after another. A callback that raises is dropped
+    with one message; the run goes on. It may lag behind the run, and ``trial`` may be ahead of it.
+    """
+
+    def on_event(self, event: ev.Event) -> Any:
+        """Anything happened; called before the method that is special to it."""
+
+    def on_trial_start(self, trial: Trial) -> Any:
+        """A trial, or a new attempt of it, was started."""
+
+    def on_trial_result(self, trial: Trial, result: Row) -> Any:
+        """A trial reported a result."""
+
+    def on_checkpoint(self, trial: Trial, checkpoint: CheckpointRef) -> Any:
+        """A checkpoint of a trial is complete."""
+
+    def on_trial_error(self, trial: Trial, error: str) -> Any:
+        """An attempt of a trial failed; ``error`` is the message."""
+
+    def on_trial_complete(self, trial: Trial) -> Any:
+        """A trial has ended, well or not."""
+
+    def on_run_end(self, reason: str) -> Any:
+        """The run is over: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
+
+
+async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]) -> None:
+    """Tell a callback of all events, until they end or it raises."""
+    try:
+        async for event in events:
+            await _tell(callback.on_event, event)
+            match event:
+                case ev.TrialStarted():
+                    await _tell(callback.on_trial_start, state.trials[event.trial_id])
+                case ev.Reported():
+                    trial = state.trials[event.trial_id]
+                    await _tell(callback.on_trial_result, trial, event.row)
+                case ev.Checkpointed():
+                    checkpoint = CheckpointRef(event.path, event.iteration, event.sequence)
+                    trial = state.trials[event.trial_id]
+                    await _tell(callback.on_checkpoint, trial, checkpoint)
+                case ev.TrialFailed():
+                    trial = state.trials[event.trial_id]
+                    await _tell(callback.on_trial_error, trial, event.error)
+                case ev.TrialEnded():
+                    await _tell(callback.on_trial_complete, state.trials[event.trial_id])
+                case ev.RunEnded():
+                    await _tell(callback.on_run_end, event.reason)
+    except Exception as exc:
+        await warn("the callback %r raised and is dropped; the run goes on", callback, error=exc)
+
+
+async def _tell(method: Any, *args: Any) -> None:
+    if getattr(method, "__func__", None) is getattr(Callback, method.__name__, None):
+        return  # not overridden: not worth a thread
+    if inspect.iscoroutinefunction(method):
+        await method(*args)
+        return
+    value = await anyio.to_thread.run_sync(lambda: method(*args))
+    if inspect.isawaitable(value):
+        await value

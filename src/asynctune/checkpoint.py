@@ -1,0 +1,280 @@
+"""The format of a checkpoint directory: complete or invisible.
+
+A checkpoint is written into a directory aside, each file is fsynced, ``.manifest.json`` (paths, sizes,
+sha256, and the trainable's counters) is written last, and the whole is renamed to its place. So a
+directory with a manifest is complete, and one without is nothing.
+
+Nothing here unpickles. A dict checkpoint is unpickled by the trainable that restores it, after its
+sha256 matched: restoring a checkpoint means trusting whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from asynctune.errors import CheckpointCorrupt, ConfigError, UnsafePath
+
+MANIFEST = ".manifest.json"
+DICT_FILE = "checkpoint"
+FORMAT = 1
+_MAGIC = b"ATCKPT1\n"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint directory holds.
+
+    Args:
+        path: What ``_save`` returned, relative to the directory, ``""`` for the directory itself.
+        saved_as_dict: Whether ``path`` is a pickled dict.
+        state: The counters of the trainable at that moment.
+        files: Relative path -> (size in bytes, sha256).
+    """
+
+    path: str
+    saved_as_dict: bool
+    state: Mapping[str, Any]
+    files: Mapping[str, tuple[int, str]]
+
+    def to_json(self) -> bytes:
+        body = {
+            "format": FORMAT,
+            "path": self.path,
+            "saved_as_dict": self.saved_as_dict,
+            "state": dict(self.state),
+            "files": {name: list(entry) for name, entry in sorted(self.files.items())},
+        }
+        return json.dumps(body, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, where: Path) -> Manifest:
+        try:
+            body = json.loads(data)
+            version = body["format"]
+            if version != FORMAT:
+                raise CheckpointCorrupt(
+                    f"{where} has format {version}; this version of asynctune reads {FORMAT}"
+                )
+            files = {}
+            for name, (size, digest) in body["files"].items():
+                files[_inside(name, where)] = (int(size), str(digest))
+            path = str(body["path"])
+            if path:
+                _inside(path, where)
+            return cls(path, bool(body["saved_as_dict"]), dict(body["state"]), files)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            if isinstance(exc, ConfigError):
+                raise
+            raise CheckpointCorrupt(f"{where} is not a checkpoint's manifest: {exc!r}") from exc
+
+
+@contextlib.contextmanager
+def writing(parent: str | os.PathLike[str], name: str) -> Iterator[Path]:
+    """Lend a directory called ``name`` in a temporary place below ``parent``, removed at the end."""
+    aside = Path(parent) / f".tmp-{secrets.token_hex(6)}"
+    target = aside / name
+    target.mkdir(parents=True, mode=0o700)
+    try:
+        yield target
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapping[str, Any],
+           parent: str | os.PathLike[str]) -> Path:  # fmt: skip
+    """Make the files below ``source`` durable and visible as ``parent/<name of source>``.
+
+    A name that is taken gets a suffix: ``checkpoint_3.1`` for the second save of iteration 3.
+
+    Returns:
+        The directory where the checkpoint now is.
+    """
+    files = {}
+    for relative, path in sorted(_walk(source)):
+        files[relative] = _digest(path, sync=True)
+    manifest = Manifest(manifest_path, saved_as_dict, state, files)
+    _write_synced(source / MANIFEST, manifest.to_json())
+    for directory, _, _ in os.walk(source):
+        sync_directory(directory)
+    attempt = 0
+    while True:
+        final = Path(parent) / (source.name if not attempt else f"{source.name}.{attempt}")
+        # A rename onto an empty directory would succeed, so existence is asked first; names in a
+        # trial's directory have one writer.
+        if not final.exists():
+            break
+        attempt += 1
+    source.rename(final)
+    sync_directory(parent)
+    return final
+
+
+def find_root(path: str | os.PathLike[str]) -> Path:
+    """Find the checkpoint directory that a path (a file, a directory or a bare prefix) lies in.
+
+    Raises:
+        FileNotFoundError: Neither the path nor a directory above it is a checkpoint.
+    """
+    start = Path(os.path.abspath(path))
+    for candidate in (start, *start.parents):
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"no checkpoint at {os.fspath(path)}: neither it nor a directory above it has a {MANIFEST}"
+    )
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read the manifest of a checkpoint directory, without looking at the files."""
+    return Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
+
+
+def verify(root: Path) -> Manifest:
+    """Read the manifest and compare every file with it.
+
+    Raises:
+        CheckpointCorrupt: A file is missing, has another size, or another sha256.
+    """
+    manifest = read_manifest(root)
+    for relative, (size, digest) in manifest.files.items():
+        path = root / relative
+        try:
+            found = path.lstat()
+        except OSError as exc:
+            raise CheckpointCorrupt(f"{path} is in the manifest but cannot be read: {exc}") from exc
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafePath(f"{path} is not a regular file; a checkpoint holds only those")
+        if found.st_size != size:
+            raise CheckpointCorrupt(f"{path} has {found.st_size} bytes, its manifest says {size}")
+        if _digest(path)[1] != digest:
+            raise CheckpointCorrupt(f"{path} does not have the sha256 that its manifest says")
+    return manifest
+
+
+def delete(path: str | os.PathLike[str]) -> bool:
+    """Remove the checkpoint that a path lies in; False if there is none.
+
+    The manifest goes first, so that a half removed checkpoint is invisible.
+    """
+    try:
+        root = find_root(path)
+    except FileNotFoundError:
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        (root / MANIFEST).unlink()
+    shutil.rmtree(root, ignore_errors=True)
+    return True
+
+
+def pack(root: Path, relative: str) -> bytes:
+    """Turn a checkpoint directory into bytes: a JSON header, then the files one after another.
+
+    Args:
+        root: The checkpoint directory.
+        relative: The path below it that is to be restored.
+    """
+    manifest_bytes = (root / MANIFEST).read_bytes()
+    manifest = Manifest.from_json(manifest_bytes, root / MANIFEST)
+    header = json.dumps(
+        {"name": root.name, "path": relative, "manifest": manifest_bytes.decode()}
+    ).encode()
+    parts = [_MAGIC, struct.pack("!Q", len(header)), header]
+    parts += [(root / name).read_bytes() for name in sorted(manifest.files)]
+    return b"".join(parts)
+
+
+def unpack(data: bytes, parent: Path) -> Path:
+    """Write packed bytes as a checkpoint directory below ``parent``.
+
+    Returns:
+        The path to restore from.
+
+    Raises:
+        CheckpointCorrupt: The bytes are not what :func:`pack` made, or are cut.
+        UnsafePath: A name in them would leave the directory.
+    """
+    what = Path("the checkpoint object")
+    start = len(_MAGIC) + 8
+    if not isinstance(data, bytes | bytearray | memoryview) or bytes(data[: len(_MAGIC)]) != _MAGIC:
+        raise CheckpointCorrupt("the object was not made by save_to_object()")
+    try:
+        (length,) = struct.unpack("!Q", data[len(_MAGIC) : start])
+        header = json.loads(bytes(data[start : start + length]))
+        name, relative, text = header["name"], header["path"], header["manifest"]
+    except (struct.error, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointCorrupt(f"the checkpoint object is damaged: {exc!r}") from exc
+    manifest = Manifest.from_json(text.encode(), what)
+    root = parent / _inside(name, what)
+    if relative:
+        _inside(relative, what)
+    offset = start + length
+    root.mkdir(parents=True, mode=0o700)
+    for file in sorted(manifest.files):
+        size, _ = manifest.files[file]
+        target = root / file
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.write_bytes(data[offset : offset + size])
+        offset += size
+    (root / MANIFEST).write_bytes(text.encode())
+    path: Path = root / relative
+    return path
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    for directory, subdirectories, names in os.walk(root):
+        for name in (*subdirectories, *names):
+            path = Path(directory, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                yield path.relative_to(root).as_posix(), path
+            elif not stat.S_ISDIR(mode):
+                raise UnsafePath(
+                    f"{path} in a checkpoint is neither a file nor a directory "
+                    f"({'a symbolic link' if stat.S_ISLNK(mode) else 'a special file'}); save a copy"
+                )
+
+
+def _digest(path: Path, *, sync: bool = False) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+        if sync:
+            os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _inside(name: str, where: Path) -> str:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\0" in name:
+        raise UnsafePath(f"{where} names {name!r}, which would leave the checkpoint")
+    return name

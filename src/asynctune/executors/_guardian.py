@@ -1,0 +1,174 @@
+"""The driver's end of the worker server: starts it, asks it for workers, hears of their deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+_BOOT = (
+    "import sys, json; descriptor, driver, path, preload = map(json.loads, sys.argv[1:]); "
+    "sys.path[:] = path; from asynctune.executors._server import main; "
+    "main(descriptor, driver, preload)"
+)
+_END_S = 5.0
+
+
+def import_path() -> list[str]:
+    """Return the import path of this process, without relative parts."""
+    return [os.path.abspath(entry or os.curdir) for entry in sys.path]
+
+
+class Guardian:
+    """A running worker server. Create it with :meth:`start`.
+
+    Args:
+        process: The server.
+        control: The socket to it.
+        on_exit: Called with a worker's number and its wait status, None if that is unknown.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        control: socket.socket,
+        on_exit: Callable[[int, int | None], None],
+    ) -> None:
+        self._process = process
+        self._control = control
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._buffer = b""
+        self._alive: set[int] = set()
+        self._pidfds: dict[int, tuple[int, int | None]] = {}
+        self.is_gone = False
+        self._loop.add_reader(control.fileno(), self._read)
+
+    @classmethod
+    async def start(
+        cls, preload: Sequence[str], on_exit: Callable[[int, int | None], None]
+    ) -> Guardian:
+        """Start a server.
+
+        Args:
+            preload: Modules that it imports before it forks.
+            on_exit: As above.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            process = await anyio.to_thread.run_sync(_spawn, theirs, list(preload))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return cls(process, ours, on_exit)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers that are alive."""
+        return [pid for pid, _ in self._pidfds.values()]
+
+    def fork(self, number: int) -> socket.socket:
+        """Ask for a worker and return our end of its channel. Its death is told to ``on_exit``."""
+        ours, theirs = socket.socketpair()
+        self._alive.add(number)
+        order = json.dumps({"op": "fork", "worker": number}).encode() + b"\n"
+        try:
+            socket.send_fds(self._control, [order], [theirs.fileno()])
+        except OSError:
+            self._loop.call_soon(self._server_gone)
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return ours
+
+    def kill(self, number: int) -> None:
+        """Ask for the death of a worker and of all in its process group."""
+        if number in self._alive and not self.is_gone:
+            with contextlib.suppress(OSError):
+                self._control.send(json.dumps({"op": "kill", "worker": number}).encode() + b"\n")
+
+    async def close(self) -> None:
+        """End the server, which ends its workers; return when it has ended."""
+        self._server_gone()
+        with anyio.move_on_after(_END_S):
+            await anyio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
+        if self._process.returncode is None:
+            self._process.kill()
+            await anyio.to_thread.run_sync(self._process.wait)
+
+    def _read(self) -> None:
+        try:
+            data = self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._server_gone()
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self._told(json.loads(line))
+
+    def _told(self, message: dict[str, Any]) -> None:
+        number = message["worker"]
+        if "pid" in message:
+            self._pidfds[number] = (message["pid"], _pidfd(message["pid"]))
+            return
+        self._forget(number)
+        self._on_exit(number, message.get("exited"))
+
+    def _forget(self, number: int) -> None:
+        self._alive.discard(number)
+        _, descriptor = self._pidfds.pop(number, (0, None))
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _server_gone(self) -> None:
+        """The server has ended, or shall: nobody guards its workers any more."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        for number in list(self._alive):
+            pid, descriptor = self._pidfds.get(number, (0, None))
+            if descriptor is not None:
+                # Through the pidfd first: it cannot hit a stranger that got the number since.
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(descriptor, 0)
+                    os.killpg(pid, signal.SIGKILL)
+            self._forget(number)
+            self._on_exit(number, None)
+
+
+def _spawn(theirs: socket.socket, preload: list[str]) -> subprocess.Popen[bytes]:
+    arguments = [theirs.fileno(), os.getpid(), import_path(), preload]
+    return subprocess.Popen(
+        [sys.executable, "-c", _BOOT, *map(json.dumps, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None

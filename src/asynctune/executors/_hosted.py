@@ -1,0 +1,168 @@
+"""What every executor does where the trainable lives: build it, call it, put the answer into bytes.
+
+Part of the worker's side: it imports little, and nothing of the driver's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Mapping
+from contextvars import copy_context
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from asynctune import result as _result
+from asynctune import track
+from asynctune.errors import NotSerializable, TuneError
+from asynctune.function_runner import FunctionTrainable, wrap_function
+from asynctune.hosting import Host, host
+from asynctune.trainable import Trainable
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_MAX_ROW = 16 << 20
+_MAX_TEXT = 64 << 10
+
+METHODS = frozenset(
+    {
+        "train",
+        "save",
+        "restore",
+        "save_to_object",
+        "restore_from_object",
+        "delete_checkpoint",
+        "export_model",
+        "reset_config",
+        "get_config",
+        "stop",
+    }
+)
+
+
+class AnswerKind(StrEnum):
+    """What a call came back with."""
+
+    ROW = "row"
+    ENDED = "ended"
+    VALUE = "value"
+    BYTES = "bytes"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of a trainable.
+
+    Args:
+        kind: What it is.
+        body: JSON, but for ``BYTES``.
+        checkpoint: Whether a row came with a checkpoint that wants to be kept.
+        error: The exception itself, where it happened in this process.
+    """
+
+    kind: AnswerKind
+    body: bytes = b""
+    checkpoint: bool = False
+    error: BaseException | None = None
+
+
+def as_class(trainable: Any) -> type[Trainable]:
+    """Return the Trainable class for a class or function."""
+    if isinstance(trainable, type) and issubclass(trainable, Trainable):
+        return trainable
+    return wrap_function(trainable)
+
+
+def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainable:
+    """Build a trainable that knows where it lives."""
+    context = copy_context()
+    context.run(host.set, place)
+    trainable: Trainable = context.run(cls, config)
+    return trainable
+
+
+def class_session(place: Host) -> track.Session:
+    """Return the session of a class trainable: it knows its trial, and returns its results."""
+    return track.NoReports(
+        place.trial_id,
+        place.trial_name,
+        os.path.join(place.logdir, ""),
+        instead="a Trainable class returns its results from _train()",
+    )
+
+
+async def perform(trainable: Trainable, method: str, args: tuple[Any, ...]) -> Answer:
+    """Call a method of the public face and put the answer into bytes. An exception of it propagates."""
+    value = await getattr(trainable, f"_run_{method}")(*args)
+    if method == "train":
+        if _result.RESULT_DUPLICATE in value:
+            return Answer(AnswerKind.ENDED, _encode_row(value))
+        wanted = bool(value.get(_result.SHOULD_CHECKPOINT))
+        offered = isinstance(trainable, FunctionTrainable) and trainable.offers_checkpoint
+        return Answer(AnswerKind.ROW, _encode_row(value), checkpoint=wanted or offered)
+    if isinstance(value, bytes):
+        return Answer(AnswerKind.BYTES, value)
+    plain = _result.jsonable(value)
+    return Answer(AnswerKind.VALUE, json.dumps(plain).encode())
+
+
+def describe(error: BaseException) -> Answer:
+    """Put an exception into bytes; nothing that a user's exception does can make this fail."""
+    try:
+        head = f"{type(error).__name__}: {error}"
+    except Exception as exc:
+        head = f"{type(error).__name__} (whose str() raised {type(exc).__name__})"
+    try:
+        shown = traceback.TracebackException.from_exception(error, compact=True)
+        _trim(shown)
+        text = "".join(shown.format())
+    except Exception as exc:
+        text = f"{head}\n(its traceback could not be formatted: {type(exc).__name__})"
+    body = {
+        "type": type(error).__name__,
+        "own": isinstance(error, TuneError),
+        "message": _cut(head),
+        "text": _cut(str(error)) if isinstance(error, TuneError) else "",
+        "traceback": _cut(text),
+    }
+    return Answer(AnswerKind.ERROR, json.dumps(body).encode(), error=error)
+
+
+def _encode_row(value: Mapping[str, Any]) -> bytes:
+    body = dict(value)
+    config = body.pop(_result.CONFIG, None)
+    row = _result.normalise(body)
+    if config is not None:
+        row[_result.CONFIG] = _result.jsonable(config)
+    data = _result.encode(row)
+    if len(data) > _MAX_ROW:
+        largest = max(row, key=lambda key: len(_result.encode({key: row[key]})))
+        raise NotSerializable(
+            f"a result has {len(data) >> 20} MiB, most of it in result[{largest!r}]; at most "
+            f"{_MAX_ROW >> 20} MiB are wanted. Save large objects in a checkpoint"
+        )
+    return data
+
+
+def _trim(shown: traceback.TracebackException, depth: int = 0) -> None:
+    """Leave out our own frames above the user's: they explain nothing."""
+    frames = list(shown.stack)
+    while frames and os.path.abspath(frames[0].filename).startswith(_PACKAGE):
+        frames.pop(0)
+    if frames:
+        shown.stack[:] = frames
+    if depth < 20:
+        for chained in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+            if chained is not None:
+                _trim(chained, depth + 1)
+
+
+def _cut(text: str) -> str:
+    # Lone surrogates survive JSON's \\u escapes but not the files that the text is written to.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= _MAX_TEXT:
+        return text
+    half = _MAX_TEXT // 2
+    return f"{text[:half]}\n[... {len(text) - _MAX_TEXT} characters left out ...]\n{text[-half:]}"

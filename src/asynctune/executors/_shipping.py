@@ -1,0 +1,216 @@
+"""How a trainable travels: pickled once, by value where it cannot be imported."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import linecache
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from asynctune.errors import ConfigError, NotSerializable
+from asynctune.executors._hosted import as_class
+from asynctune.trainable import Trainable, defines_hook, is_async
+
+_MAX_SOURCES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """A trainable, ready to travel.
+
+    Args:
+        cls: The Trainable class, that of a function included.
+        name: Its name.
+        code: The pickle, empty where it stays in this process.
+        digest: What tells it from others: two functions of one name are two.
+        sources: The lines of source that no file holds, by the name that tracebacks call them.
+    """
+
+    cls: type[Trainable]
+    name: str
+    code: bytes = b""
+    digest: str = ""
+    sources: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it wants to live on an event loop."""
+        return is_async(self.cls)
+
+
+def ship(trainable: Any, *, pickled: bool) -> Shipment:
+    """Look at a trainable and, if asked to, pickle it.
+
+    Raises:
+        ConfigError: It is no trainable; the message says what would be.
+        NotSerializable: It does not pickle; the message names the variable that is to blame.
+    """
+    check_is_trainable(trainable)
+    cls = as_class(trainable)
+    if not pickled:
+        return Shipment(cls, cls.__name__)
+    try:
+        code = cloudpickle.dumps(trainable)
+    except Exception as exc:
+        raise NotSerializable(
+            f"{cls.__name__} cannot be sent to a worker: {culprit(trainable)} ({exc}). Create such "
+            "objects inside the function or in _setup(), or use InlineExecutor, which pickles nothing"
+        ) from exc
+    return Shipment(cls, cls.__name__, code, hashlib.sha256(code).hexdigest(), _sources())
+
+
+def check_is_trainable(trainable: Any) -> None:
+    """Refuse what is no trainable.
+
+    Raises:
+        ConfigError: The message says what was given, and what is wanted.
+    """
+    wanted = "a Trainable subclass or a function of (config) or (config, reporter) is wanted"
+    if inspect.iscoroutine(trainable) or inspect.isgenerator(trainable):
+        trainable.close()
+        raise ConfigError(
+            f"the trainable is what calling {trainable.__qualname__}() gave; pass the function itself"
+        )
+    if isinstance(trainable, Trainable):
+        raise ConfigError(
+            f"the trainable is an instance of {type(trainable).__qualname__}; pass the class"
+        )
+    if isinstance(trainable, type):
+        if not issubclass(trainable, Trainable):
+            raise ConfigError(f"the trainable {trainable.__qualname__} is no Trainable; {wanted}")
+        if not defines_hook(trainable, "_train"):
+            seed = [
+                n for n in ("_setup", "_save", "_restore", "_stop") if defines_hook(trainable, n)
+            ]
+            mixed = f"; since it uses {seed[0]}, step is not looked at" if seed and hasattr(
+                trainable, "step"
+            ) else ""  # fmt: skip
+            raise ConfigError(f"{trainable.__qualname__} defines neither _train nor step{mixed}")
+    elif not callable(trainable):
+        raise ConfigError(f"the trainable is {trainable!r}; {wanted}")
+
+
+def dump_config(config: Any) -> bytes:
+    """Pickle a configuration.
+
+    Raises:
+        NotSerializable: The message names the key.
+    """
+    try:
+        data: bytes = cloudpickle.dumps(config)
+    except Exception as exc:
+        path = _unpicklable_path(config, "config") or "config"
+        raise NotSerializable(
+            f"{path} cannot be sent to a worker ({exc}); put in what it is made from instead"
+        ) from exc
+    return data
+
+
+def culprit(function: Any) -> str:
+    """Name what keeps a function or class from being pickled."""
+    for name, value in _parts(function):
+        if not _pickles(value):
+            inner = _unpicklable_path(value, name) or name
+            return (
+                f"{inner}, a {type(value).__module__}.{type(value).__qualname__}, does not pickle"
+            )
+    return "it does not pickle"
+
+
+def _parts(thing: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """List what a function takes with it: bound arguments, closures, defaults, globals."""
+    while isinstance(thing, functools.partial):
+        for index, value in enumerate(thing.args):
+            yield f"argument {index} of the partial", value
+        for name, value in thing.keywords.items():
+            yield f"the argument {name!r} of the partial", value
+        thing = thing.func
+    if inspect.ismethod(thing):
+        for name, value in getattr(thing.__self__, "__dict__", {}).items():
+            yield f"the attribute self.{name}", value
+        thing = thing.__func__
+    if inspect.isclass(thing):
+        yield from _parts_of_class(thing, depth)
+    elif inspect.isfunction(thing):
+        yield from _parts_of_function(thing, depth)
+    else:
+        for name, value in getattr(thing, "__dict__", {}).items():
+            yield f"the attribute {name!r}", value
+
+
+def _parts_of_class(cls: type[Any], depth: int) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(cls).items():
+        if inspect.isfunction(value):
+            yield from _parts(value, depth + 1)
+        elif not name.startswith("__"):
+            yield f"the class attribute {name!r}", value
+
+
+def _parts_of_function(function: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    variables = inspect.getclosurevars(function)
+    for name, value in variables.nonlocals.items():
+        yield f"the closed-over variable {name!r}", value
+    for name, value in variables.globals.items():
+        if inspect.isfunction(value) and depth < 3 and value is not function:
+            yield from _parts(value, depth + 1)
+        yield f"the global variable {name!r}", value
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            yield f"the default of {name!r}", parameter.default
+
+
+def _unpicklable_path(value: Any, path: str, depth: int = 0) -> str | None:
+    if _pickles(value):
+        return None
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    if depth < 10:
+        for key, item in items:
+            found = _unpicklable_path(item, f"{path}[{key!r}]", depth + 1)
+            if found:
+                return found
+    return path
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+def _sources() -> dict[str, list[str]]:
+    """Collect source that no file holds, such as a notebook's cells."""
+    found: dict[str, list[str]] = {}
+    size = 0
+    for name, entry in list(linecache.cache.items()):
+        if len(entry) != 4 or not isinstance(name, str) or os.path.exists(name):
+            continue
+        lines = list(entry[2])
+        size += sum(map(len, lines))
+        if size > _MAX_SOURCES:
+            break
+        found[name] = lines
+    return found
+
+
+def dump_args(args: tuple[Any, ...]) -> bytes:
+    """Pickle the arguments of a call; nothing for none."""
+    if not args:
+        return b""
+    try:
+        return pickle.dumps(args)
+    except Exception:
+        data: bytes = cloudpickle.dumps(args)
+        return data

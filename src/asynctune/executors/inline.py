@@ -1,0 +1,239 @@
+"""Trials in this process: asynchronous code on the caller's loop, synchronous code in a thread a trial."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from asynctune import track
+from asynctune.errors import ConfigError
+from asynctune.executors._hosted import (
+    Answer,
+    AnswerKind,
+    build,
+    class_session,
+    describe,
+    perform,
+)
+from asynctune.executors._shipping import Shipment, ship
+from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.hosting import Host, SyncCalls, step
+from asynctune.notices import warn
+from asynctune.resources import ResourcePool
+from asynctune.trainable import Trainable
+
+_T = TypeVar("_T")
+_CANCEL_S = 1.0
+
+
+class InlineExecutor(Executor):
+    """Lends actors in this process; nothing is pickled.
+
+    A function or class with ``async def`` runs on the caller's loop, thousands at once; its
+    synchronous hooks run in threads. A wholly synchronous one runs in a thread of its own. CPUs are
+    not counted, the working directory is the caller's, output is not captured, and synchronous code
+    cannot be killed: a limit abandons its thread, and says so.
+
+    Args:
+        max_concurrency: At most this many trials at once; by default all that are asked for.
+
+    Raises:
+        ConfigError: ``max_concurrency`` is no positive int.
+    """
+
+    can_kill: ClassVar[bool] = False
+    owns_cwd: ClassVar[bool] = False
+    captures_output: ClassVar[bool] = False
+
+    def __init__(self, max_concurrency: int | None = None) -> None:
+        if max_concurrency is not None and (
+            not isinstance(max_concurrency, int) or max_concurrency < 1
+        ):
+            raise ConfigError(
+                f"max_concurrency is {max_concurrency!r}; an int of 1 or more is wanted"
+            )
+        super().__init__(ResourcePool(math.inf, slots=max_concurrency))
+
+    def prepare(self, trainable: Any) -> Shipment:
+        return ship(trainable, pickled=False)
+
+    async def _start(self, spec: ActorSpec) -> Actor:
+        await anyio.to_thread.run_sync(lambda: os.makedirs(spec.logdir, 0o700, exist_ok=True))
+        actor = _LoopActor(spec) if spec.shipment.is_async else _ThreadActor(spec)
+        try:
+            await actor.build()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await actor.kill()
+            raise
+        return actor
+
+    async def _finish(self, actor: Actor) -> None:
+        await actor.kill()
+
+    async def _close(self) -> None:
+        pass
+
+
+class LoopCalls:
+    """How a trainable that lives on the caller's loop calls out: what may block goes into a thread."""
+
+    async def hook(self, function: Callable[..., Any], *args: Any) -> Any:
+        if inspect.iscoroutinefunction(function):
+            return await function(*args)
+        value = await anyio.to_thread.run_sync(function, *args)
+        return await value if inspect.isawaitable(value) else value
+
+    async def blocking(self, function: Callable[..., _T], *args: Any) -> _T:
+        return await anyio.to_thread.run_sync(function, *args)
+
+    def close(self) -> None:
+        pass
+
+
+def _host(spec: ActorSpec, calls: Any, *, setup_later: bool) -> Host:
+    return Host(
+        logdir=spec.logdir,
+        calls=calls,
+        trial_id=spec.trial_id,
+        trial_name=spec.trial_name,
+        experiment_tag=spec.tag,
+        grace_s=spec.grace_s,
+        setup_later=setup_later,
+    )
+
+
+class _LoopActor(Actor):
+    """A trainable on the caller's loop.
+
+    One task serves all its calls, so that one hook may close what another opened. The task lives as
+    long as the actor, over many calls from outside, so the actor owns it and no task group can.
+    """
+
+    def __init__(self, spec: ActorSpec) -> None:
+        super().__init__(spec)
+        self._requests: asyncio.Queue[tuple[str, tuple[Any, ...], asyncio.Future[Answer]]] = (
+            asyncio.Queue()
+        )
+        self._trainable: Trainable | None = None
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def build(self) -> None:
+        self._pending, self._pending_method = self._begin("_setup", ()), "_setup"
+        await self._awaited()
+
+    async def kill(self) -> None:
+        self._gone = True
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CANCEL_S)
+            if not self._task.done():
+                await warn("%s swallows its cancellation; its task is abandoned", self._who())
+        if self._pending is not None and not self._pending.done():
+            self._pending.cancel()
+
+    def _begin(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._requests.put_nowait((method, args, future))
+        return future
+
+    async def _serve(self) -> None:
+        place = _host(self.spec, LoopCalls(), setup_later=True)
+        track.session.set(class_session(place))
+        while True:
+            method, args, future = await self._requests.get()
+            try:
+                if self._trainable is None:
+                    self._trainable = build(self.spec.shipment.cls, self.spec.config, place)
+                    await self._trainable._run_setup()
+                    answer = Answer(AnswerKind.VALUE, b"null")
+                else:
+                    answer = await perform(self._trainable, method, args)
+            except asyncio.CancelledError as exc:
+                if self._gone:
+                    raise
+                answer = describe(exc)  # the user's own
+            except Exception as exc:
+                answer = describe(exc)
+            if not future.done():
+                future.set_result(answer)
+
+
+class _ThreadActor(Actor):
+    """A synchronous trainable in a thread of its own."""
+
+    def __init__(self, spec: ActorSpec) -> None:
+        super().__init__(spec)
+        self._loop = asyncio.get_running_loop()
+        self._requests: queue.SimpleQueue[
+            tuple[str, tuple[Any, ...], asyncio.Future[Answer]] | None
+        ] = queue.SimpleQueue()
+        self._ended = anyio.Event()
+        self._abandoned = False
+        self._thread = threading.Thread(
+            target=self._serve, name=f"asynctune trial {spec.trial_id or ''}", daemon=True
+        )
+        self._thread.start()
+
+    async def build(self) -> None:
+        self._pending, self._pending_method = self._begin("_setup", ()), "_setup"
+        await self._awaited()
+
+    async def kill(self) -> None:
+        self._gone = True
+        if self._abandoned:
+            return
+        self._requests.put(None)
+        if self._pending is None or self._pending.done():
+            await self._ended.wait()
+            await anyio.to_thread.run_sync(self._thread.join)
+            return
+        self._abandoned = True
+        await warn(
+            "%s is still in %s() and a thread cannot be killed: it is abandoned, and ends when "
+            "that call returns. ProcessExecutor can kill",
+            self._who(),
+            self._pending_method,
+        )
+
+    def _begin(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._requests.put((method, args, future))
+        return future
+
+    def _serve(self) -> None:
+        """Serve requests; runs in the thread."""
+        place = _host(self.spec, SyncCalls(), setup_later=False)
+        track.session.set(class_session(place))
+        trainable: Trainable | None = None
+        while (request := self._requests.get()) is not None:
+            method, args, future = request
+            try:
+                if trainable is None:
+                    trainable = build(self.spec.shipment.cls, self.spec.config, place)
+                    answer = Answer(AnswerKind.VALUE, b"null")
+                else:
+                    answer = step(perform(trainable, method, args))
+            except BaseException as exc:  # also the user's SystemExit
+                answer = describe(exc)
+            self._post(_settle, future, answer)
+        self._post(self._ended.set)
+
+    def _post(self, function: Callable[..., Any], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed under us: nobody waits
+            self._loop.call_soon_threadsafe(function, *args)
+
+
+def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)

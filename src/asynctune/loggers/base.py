@@ -1,0 +1,158 @@
+"""The interface of a logger, and the logger that hands everything to several others."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias
+
+_log = logging.getLogger("asynctune.loggers")
+
+_Method: TypeAlias = Literal["on_result", "update_config", "flush", "close"]
+
+
+class Logger:
+    """Base class of all loggers: receives the results of one trial.
+
+    Subclasses override :meth:`on_result` and, as needed, the other methods. Calls come one at a
+    time, from one thread at a time, though not always from the same thread.
+
+    Args:
+        config: The trial's configuration.
+        logdir: The trial's directory.
+        trial: The trial, or None outside a run.
+
+    Attributes:
+        config: The trial's current configuration.
+        logdir: The trial's directory.
+        trial: The trial, or None outside a run.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], logdir: str | os.PathLike[str], trial: Any = None
+    ) -> None:
+        self.config = config
+        self.logdir = os.fspath(logdir)
+        self.trial = trial
+        self._init()
+
+    def _init(self) -> None:
+        """Set up; called at the end of the constructor."""
+
+    def on_result(self, result: Mapping[str, Any]) -> None:
+        """Log one result row, which the logger may not change."""
+        raise NotImplementedError(f"{type(self).__qualname__} must override on_result(result)")
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Take note of a configuration that replaces the current one."""
+        self.config = config
+
+    def flush(self) -> None:
+        """Write out whatever is still buffered."""
+
+    def close(self) -> None:
+        """Release what the logger holds; the last call that it receives."""
+
+
+class NoopLogger(Logger):
+    """Logs nothing."""
+
+    def on_result(self, result: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+class UnifiedLogger(Logger):
+    """Hands every call to several loggers, none of which can harm another.
+
+    A logger that raises is dropped with one message to the ``asynctune.loggers`` logger; the others
+    go on.
+
+    Args:
+        config: The trial's configuration.
+        logdir: The trial's directory.
+        trial: The trial, or None outside a run.
+        loggers: The classes to build; None means the default ones.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        logdir: str | os.PathLike[str],
+        trial: Any = None,
+        loggers: Iterable[type[Logger]] | None = None,
+    ) -> None:
+        if loggers is None:
+            from asynctune.loggers import DEFAULT_LOGGERS  # its members import this module
+
+            loggers = DEFAULT_LOGGERS
+        self._classes = tuple(loggers)
+        super().__init__(config, logdir, trial)
+
+    def _init(self) -> None:
+        self._loggers: list[Logger] = []
+        for cls in self._classes:
+            try:
+                self._loggers.append(cls(self.config, self.logdir, self.trial))
+            except Exception as exc:
+                log_dropped(cls, self.logdir, "its constructor", exc)
+
+    def on_result(self, result: Mapping[str, Any]) -> None:
+        """Hand a result row to every logger."""
+        self._each("on_result", result)
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Hand a new configuration to every logger."""
+        self.config = config
+        self._each("update_config", config)
+
+    def flush(self) -> None:
+        """Flush every logger."""
+        self._each("flush")
+
+    def close(self) -> None:
+        """Close every logger."""
+        self._each("close")
+
+    def _each(self, method: _Method, *args: Any) -> None:
+        sound = []
+        for logger in self._loggers:
+            try:
+                getattr(logger, method)(*args)
+            except Exception as exc:
+                log_dropped(type(logger), self.logdir, method, exc)
+                if method != "close":
+                    close_dropped(logger)
+            else:
+                sound.append(logger)
+        self._loggers = sound
+
+
+def log_dropped(
+    cls: type[Logger],
+    where: str,
+    doing: str,
+    exc: BaseException,
+    *,
+    level: int = logging.ERROR,
+) -> None:
+    """Log that a logger raised and is used no more.
+
+    Args:
+        cls: The logger's class.
+        where: Which of its instances: the trial or its directory.
+        doing: What raised.
+        exc: What it raised; the message carries its traceback.
+        level: The level of the message.
+    """
+    text = "%s of %s is dropped, since %s raised %s; the other loggers go on"
+    name = cls.__qualname__
+    _log.log(level, text, name, where, doing, type(exc).__qualname__, exc_info=exc)
+
+
+def close_dropped(logger: Logger) -> None:
+    """Let a logger that raised release what it holds; a second failure is of little interest."""
+    try:
+        logger.close()
+    except Exception:
+        _log.debug("%s could not be closed either", type(logger).__qualname__, exc_info=True)

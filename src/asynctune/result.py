@@ -1,0 +1,207 @@
+"""Result rows: the names of their keys, how they are normalised, flattened and written as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from asynctune.errors import NotSerializable
+
+Row: TypeAlias = dict[str, Any]
+
+DONE = "done"
+SHOULD_CHECKPOINT = "should_checkpoint"
+TRAINING_ITERATION = "training_iteration"
+TIME_THIS_ITER_S = "time_this_iter_s"
+TIME_TOTAL_S = "time_total_s"
+TIMESTEPS_THIS_ITER = "timesteps_this_iter"
+TIMESTEPS_TOTAL = "timesteps_total"
+EPISODES_THIS_ITER = "episodes_this_iter"
+EPISODES_TOTAL = "episodes_total"
+EPISODE_REWARD_MEAN = "episode_reward_mean"
+MEAN_LOSS = "mean_loss"
+NEG_MEAN_LOSS = "neg_mean_loss"
+MEAN_ACCURACY = "mean_accuracy"
+TIME_SINCE_RESTORE = "time_since_restore"
+TIMESTEPS_SINCE_RESTORE = "timesteps_since_restore"
+ITERATIONS_SINCE_RESTORE = "iterations_since_restore"
+EXPERIMENT_ID = "experiment_id"
+EXPERIMENT_TAG = "experiment_tag"
+TRIAL_ID = "trial_id"
+HOSTNAME = "hostname"
+NODE_IP = "node_ip"
+PID = "pid"
+DATE = "date"
+TIMESTAMP = "timestamp"
+CONFIG = "config"
+
+RESULT_DUPLICATE = "__duplicate__"
+"""Marks what ``train()`` returns after a function has ended: its last result, not a new one."""
+
+AUTO_FILLED = frozenset(
+    {
+        DONE,
+        TRAINING_ITERATION,
+        TIME_THIS_ITER_S,
+        TIME_TOTAL_S,
+        TIMESTEPS_TOTAL,
+        EPISODES_TOTAL,
+        TIME_SINCE_RESTORE,
+        TIMESTEPS_SINCE_RESTORE,
+        ITERATIONS_SINCE_RESTORE,
+        EXPERIMENT_ID,
+        EXPERIMENT_TAG,
+        TRIAL_ID,
+        HOSTNAME,
+        NODE_IP,
+        PID,
+        DATE,
+        TIMESTAMP,
+        CONFIG,
+    }
+)
+"""The keys that asynctune fills by itself; all others are the user's."""
+
+_MAX_DEPTH = 64
+
+
+def normalise(row: Mapping[Any, Any], what: str = "result") -> Row:
+    """Turn a reported mapping into plain JSON types.
+
+    numpy scalars and 0-d arrays become Python numbers, tuples and arrays lists, number keys strings.
+    NaN and infinities stay: :func:`strict_json` writes them as null.
+
+    Args:
+        row: What was reported.
+        what: How an error calls the mapping.
+
+    Returns:
+        A new dict; ``row`` is untouched.
+
+    Raises:
+        NotSerializable: A value is none of JSON's; the message names its key.
+    """
+    return {_key(key, what): _plain(value, what, (key,)) for key, value in row.items()}
+
+
+def jsonable(value: Any) -> Any:
+    """Like :func:`normalise` for any value, but what JSON cannot hold becomes its ``repr``.
+
+    For configurations, which may hold objects and are written only to be read by people.
+    """
+    return _plain(value, "", (), lenient=True)
+
+
+def encode(row: Mapping[str, Any]) -> bytes:
+    """Write a normalised row as compact JSON, NaN and infinities as Python's literals."""
+    return json.dumps(row, separators=(",", ":")).encode()
+
+
+def strict_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Write normalised data as JSON that any reader accepts: NaN and infinities become null."""
+    separators = (",", ": ") if indent else (",", ":")
+    try:
+        return json.dumps(
+            value, allow_nan=False, indent=indent, sort_keys=sort_keys, separators=separators
+        )
+    except ValueError:
+        return json.dumps(
+            _finite(value),
+            allow_nan=False,
+            indent=indent,
+            sort_keys=sort_keys,
+            separators=separators,
+        )
+
+
+def flatten(row: Mapping[str, Any], delimiter: str = "/") -> Row:
+    """Flatten nested dicts: ``{"a": {"b": 1}}`` becomes ``{"a/b": 1}``. Lists stay whole."""
+    return dict(_leaves(row, "", delimiter))
+
+
+def _leaves(row: Mapping[str, Any], prefix: str, delimiter: str) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}{delimiter}", delimiter)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def metrics(row: Mapping[str, Any]) -> Row:
+    """The flattened entries of a row that users reported, without those that are auto-filled."""
+    return flatten({key: value for key, value in row.items() if key not in AUTO_FILLED})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = False) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is int or kind is float or kind is str:
+        return value
+    if len(path) > _MAX_DEPTH:
+        if lenient:
+            return "..."
+        raise NotSerializable(f"{_name(what, path[:3])} is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        if lenient:
+            return {
+                str(key): _plain(item, what, (*path, key), lenient=True)
+                for key, item in value.items()
+            }
+        return {
+            _key(key, what, path): _plain(item, what, (*path, key)) for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [
+            _plain(item, what, (*path, index), lenient=lenient) for index, item in enumerate(value)
+        ]
+    for base in (bool, int, float, str):  # enums and other subclasses
+        if isinstance(value, base):
+            return base.__call__(value) if base is not str else str.__str__(value)
+    # numpy, torch and jax agree on tolist(): a scalar gives a number, an array nested lists.
+    to_list = getattr(value, "tolist", None)
+    if callable(to_list) and not isinstance(value, type):
+        listed = to_list()
+        if type(listed) is not kind:
+            return _plain(listed, what, path, lenient=lenient)
+    if lenient:
+        return _safe_repr(value)
+    raise NotSerializable(
+        f"{_name(what, path)} is a {kind.__module__}.{kind.__qualname__}, which a result cannot hold; "
+        "report numbers, strings, None, lists and dicts of these, and save objects in a checkpoint"
+    )
+
+
+def _key(key: Any, what: str, path: tuple[Any, ...] = ()) -> str:
+    if type(key) is str:
+        return key
+    if isinstance(key, str):
+        return str.__str__(key)
+    if isinstance(key, int | float) or hasattr(key, "tolist"):
+        return str(key)
+    raise NotSerializable(
+        f"{_name(what, path)} has a key of type {type(key).__qualname__} ({_safe_repr(key)}); "
+        "the keys of a result are strings"
+    )
+
+
+def _name(what: str, path: tuple[Any, ...]) -> str:
+    return what + "".join(f"[{part!r}]" for part in path)
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as exc:  # a repr of the user's own may do anything
+        text = f"<{type(value).__qualname__}, whose repr raised {type(exc).__name__}>"
+    return text if len(text) <= 200 else text[:197] + "..."

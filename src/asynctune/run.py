@@ -1,0 +1,159 @@
+"""``run`` and ``start``: from arguments to an experiment that is going on."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from contextlib import AsyncExitStack
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Unpack
+
+import anyio.to_thread
+
+from asynctune.analysis import ExperimentAnalysis
+from asynctune.errors import ConfigError, StorageError
+from asynctune.executors._shipping import check_is_trainable
+from asynctune.executors.process import ProcessExecutor
+from asynctune.experiment import Experiment, Starting
+from asynctune.journal import FILE_NAME, Journal
+from asynctune.options import Arguments, Options, Plan, make_plan
+from asynctune.runner import Runner
+from asynctune.signature import function_name
+
+
+async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnalysis:
+    """Tune: run trials of a trainable with configurations drawn from a space, and await their end.
+
+    Cancelling the task that awaits this stops every trial, lets it clean up for ``grace_s``, kills
+    what is left, writes the final state, and raises ``CancelledError``. A second cancellation ends the
+    grace. However this returns, nothing that it started is alive.
+
+    Args:
+        trainable: A :class:`Trainable` subclass, or a function of ``(config)`` or ``(config,
+            reporter)``: ``def``, ``async def``, a generator that yields dicts, a partial, a bound
+            method.
+        config: A dict with search markers anywhere inside (:func:`uniform`, :func:`choice`,
+            :func:`grid_search`, ...).
+        metric: The objective.
+        mode: ``"min"`` or ``"max"``.
+        num_samples: How often the grid is gone through; -1: until a budget or stopper ends the run.
+        stop: When a trial stops: bounds by metric (``{"training_iteration": 10}``, reached at ``>=``),
+            a function ``(trial_id, result) -> bool``, or a :class:`Stopper`.
+        scheduler: Who decides after each result; by default every trial runs to its end.
+        resources_per_trial: What each trial holds, such as ``{"cpu": 2, "gpu": 0.5}``; by default
+            what ``Trainable.default_resource_request(config)`` says, else one CPU.
+        max_concurrent_trials: An upper bound beside the resources.
+        time_budget_s: Seconds for the whole run.
+        trial_timeout_s: Seconds for one attempt of a trial.
+        step_timeout_s: Seconds for one ``train()`` call.
+        grace_s: Seconds that a stopped trial may clean up before its worker is killed.
+        name: The experiment; by default a new name. An existing one is an error.
+        storage_path: The folder of results; by default ``$ASYNCTUNE_RESULTS_DIR``, else
+            ``~/asynctune_results``.
+        local_dir: Another name of ``storage_path``.
+        checkpoint_freq: A checkpoint every so many iterations; 0: never.
+        checkpoint_at_end: Whether a trial that has ended is saved.
+        keep_checkpoints_num: How many of a trial's checkpoints are kept, beside the newest.
+        checkpoint_score_attr: The metric that ranks them; ``"min-"`` in front: low is good.
+        export_formats: What ``export_model`` is asked for when a trial has ended.
+        max_failures: How often a failed trial is tried again, from its newest checkpoint; -1: always.
+        fail_fast: Whether the first failure ends the run.
+        raise_on_failed_trial: Whether a failed trial makes this raise at the end.
+        restore: A checkpoint that every trial begins from.
+        durability: ``"process"``: a result is shown when the death of this process cannot take it;
+            ``"power"``: when the machine's cannot.
+        executor: Where trials train; by default a :class:`ProcessExecutor` for this run.
+        loggers: Logger classes; by default ``JsonLogger`` and ``CSVLogger``. ``[]``: none.
+        callbacks: Instances of :class:`Callback`.
+        verbose: 0: silent; 1: a line for each trial that has ended.
+        log_to_driver: Whether what trials print is shown.
+        trial_name_creator: Makes the label of a trial; directories are named by its id.
+        seed: Fixes the grid and every sample; by default drawn, and written into the journal.
+        sync_to_driver: Accepted for the sake of older code; workers write in place.
+
+    Returns:
+        The analysis.
+
+    Raises:
+        ConfigError: An argument is wrong; nothing was started.
+        TrialError: A trial failed: the first one's own error, with ``failures`` and ``analysis``.
+        MetricMissing: A result lacks a metric that was asked for.
+    """
+    async with start(trainable, **arguments) as experiment:
+        return await experiment
+
+
+def start(trainable: Any, **arguments: Unpack[Arguments]) -> Starting:
+    """Start a run and give a live handle on it.
+
+    ::
+
+        async with tune.start(train, config=space) as experiment:  # leaving waits; an exception cancels
+            async for result in experiment: ...
+        experiment = await tune.start(train, config=space)  # runs on; the handle owns it
+
+    Args:
+        trainable: As for :func:`run`.
+        **arguments: As for :func:`run`.
+
+    Returns:
+        Something to enter, or to await; either gives the :class:`Experiment`.
+    """
+    return Starting(lambda: _launch(trainable, dict(arguments)))
+
+
+async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
+    check_is_trainable(trainable)
+    plan = await anyio.to_thread.run_sync(make_plan, function_name(trainable), arguments)
+    async with AsyncExitStack() as owned:
+        executor = plan.options.executor
+        if executor is None:
+            executor = await owned.enter_async_context(ProcessExecutor())
+        executor.check_open()
+        shipment = await anyio.to_thread.run_sync(executor.prepare, trainable)
+        path = Path(plan.directory, FILE_NAME)
+        runner = Runner(plan, shipment, executor, Journal(path))
+        runner.check()
+        await anyio.to_thread.run_sync(_make_directory, plan)
+        await anyio.to_thread.run_sync(runner.journal.open)
+        experiment = Experiment(runner, owned.pop_all())
+    try:
+        await runner.is_ready.wait()
+    except BaseException:
+        await experiment.aclose()
+        raise
+    return experiment
+
+
+def _make_directory(plan: Plan) -> None:
+    parent = os.path.dirname(plan.directory)
+    try:
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+        os.mkdir(plan.directory, mode=0o700)
+    except FileExistsError as exc:
+        raise ConfigError(
+            f"name is {plan.name!r}, and {plan.directory} exists; an experiment is never written "
+            "over, so choose another name"
+        ) from exc
+    except OSError as exc:
+        raise StorageError(
+            f"storage_path: {plan.directory} cannot be created: {exc.strerror}"
+        ) from exc
+
+
+def _signature() -> inspect.Signature:
+    """Show the arguments one by one to ``help`` and notebooks, though they are listed once."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    shown = [
+        inspect.Parameter("trainable", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Any)
+    ]
+    shown += [
+        inspect.Parameter(field.name, keyword, default=field.default, annotation=field.type)
+        for field in fields(Options)
+    ]
+    return inspect.Signature(shown)
+
+
+run.__signature__ = _signature()  # type: ignore[attr-defined]
+start.__signature__ = _signature()  # type: ignore[attr-defined]

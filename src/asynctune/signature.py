@@ -1,0 +1,104 @@
+"""What forms of functions can be trainables, and how each is to be called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from asynctune.errors import ConfigError
+
+
+class Form(Enum):
+    """How a function gives its results."""
+
+    PLAIN = "def"
+    ASYNC = "async def"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+
+class ReporterBy(Enum):
+    """How a function takes the reporter."""
+
+    NOTHING = "not at all"
+    POSITION = "as its second argument"
+    NAME = "as the argument called reporter"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What :func:`inspect_function` found out."""
+
+    form: Form
+    reporter: ReporterBy
+    name: str
+
+
+Function: TypeAlias = Callable[..., Any]
+
+
+def inspect_function(function: Function) -> Signature:
+    """Find out how a function is to be called, without calling it.
+
+    Raises:
+        ConfigError: It takes neither ``(config)`` nor ``(config, reporter)``.
+    """
+    name = function_name(function)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"the signature of {name} cannot be read: {exc}") from exc
+    called = _underlying(function)
+    if inspect.isasyncgenfunction(called):
+        form = Form.ASYNC_GENERATOR
+    elif inspect.iscoroutinefunction(called):
+        form = Form.ASYNC
+    elif inspect.isgeneratorfunction(called):
+        form = Form.GENERATOR
+    else:
+        form = Form.PLAIN
+    parameters = list(signature.parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    named = [
+        p for p in parameters
+        if p.name == "reporter" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p not in positional[:1]
+    ]  # fmt: skip
+    wanted = [p for p in required if p not in named]
+    keywords = [
+        p for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p not in named
+    ]  # fmt: skip
+    takes_config = bool(positional) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if takes_config and not keywords:
+        if named and len(wanted) <= 1 and positional[:1] != named:
+            return Signature(form, ReporterBy.NAME, name)
+        if len(wanted) == 2 and not named:
+            return Signature(form, ReporterBy.POSITION, name)
+        if len(wanted) <= 1 and [p.name for p in wanted] != ["reporter"]:
+            return Signature(form, ReporterBy.NOTHING, name)
+    raise ConfigError(
+        f"{name}{signature} cannot be a trainable: it has to be callable as {name}(config) or "
+        f"{name}(config, reporter); bind other arguments with functools.partial"
+    )
+
+
+def function_name(function: object) -> str:
+    """Return a short name of a function, a partial, a bound method or a callable object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return "lambda" if name == "<lambda>" else str(name)
+
+
+def _underlying(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return inspect.unwrap(function) if not inspect.ismethod(function) else function
+    return type(function).__call__

@@ -1,0 +1,53 @@
+"""The state of an experiment: a fold over its events, the same live and from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from asynctune import events as ev
+from asynctune.result import Row
+from asynctune.trial import Trial
+
+T = TypeVar("T", bound=Trial)
+
+
+class ExperimentState(Generic[T]):
+    """All trials of an experiment and how it stands.
+
+    Args:
+        make_trial: Makes the trial of a ``TrialAdded``.
+    """
+
+    def __init__(self, make_trial: Callable[[ev.TrialAdded], T]) -> None:
+        self.trials: dict[str, T] = {}
+        self.started: ev.RunStarted | None = None
+        self.ended: ev.RunEnded | None = None
+        self.num_final = 0
+        self._make_trial = make_trial
+
+    def apply(self, event: ev.Event, place: int) -> None:
+        """Take over an event.
+
+        Args:
+            event: What happened.
+            place: Where the journal holds it.
+        """
+        match event:
+            case ev.RunStarted():
+                self.started, self.ended = event, None
+            case ev.RunEnded():
+                self.ended = event
+            case ev.TrialAdded():
+                self.trials[event.trial_id] = self._make_trial(event)
+            case _:
+                self.trials[event.trial_id].apply(event, place)
+                self.num_final += isinstance(event, ev.TrialEnded)
+
+
+def stored_state(
+    directory: str,
+    read_rows: Callable[[Sequence[int]], list[Row]],
+) -> ExperimentState[Trial]:
+    """Return an empty state for the journal of a directory, to be replayed into."""
+    return ExperimentState(lambda event: Trial(event, directory=directory, read_rows=read_rows))

@@ -1,0 +1,491 @@
+"""Trainable: one life cycle (build, train, save, restore, reset, export, stop) for all user code.
+
+Each public method exists once, as a private coroutine that awaits only hooks (``_run_train`` and so
+on). The synchronous face steps it: outside of an event loop nothing in it suspends, since an ``async
+def`` hook is run to its end on a loop that the trainable keeps. An executor that lives on a loop
+awaits the same coroutine.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import os
+import pickle
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cloudpickle
+
+from asynctune import checkpoint as _checkpoint
+from asynctune import result as _result
+from asynctune.errors import ConfigError
+from asynctune.hosting import Calls, SyncCalls, host, new_standalone_dir, step
+from asynctune.loggers import Logger, NoopLogger, UnifiedLogger
+from asynctune.resources import Resources
+from asynctune.result import Row
+
+_log = logging.getLogger("asynctune")
+
+_SLOW_SETUP_S = 10.0
+_LATER_SPELLING = {
+    "_setup": "setup",
+    "_train": "step",
+    "_save": "save_checkpoint",
+    "_restore": "load_checkpoint",
+    "_log_result": "log_result",
+    "_stop": "cleanup",
+}
+
+
+class Trainable:
+    """Something that can be trained step by step, saved and restored. Subclass it.
+
+    Implement ``_setup``, ``_train``, ``_save`` and ``_restore``; ``_log_result``, ``reset_config``,
+    ``_stop`` and ``_export_model`` where they help. Each hook may be ``async def``. The later
+    spellings ``setup, step, save_checkpoint, load_checkpoint, log_result, cleanup`` are accepted in a
+    class that uses none of the above. Usable by itself, without any run.
+
+    Args:
+        config: The hyperparameters; kept as ``self.config``.
+        logger_creator: ``config -> Logger``, whose ``logdir`` becomes this trainable's. By default
+            results are written as JSON and CSV into a new directory of the results folder.
+    """
+
+    _hook_names: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = [
+            base for base in cls.__mro__ if issubclass(base, Trainable) and base is not Trainable
+        ]
+        names = {name for base in own for name in vars(base)}
+        uses_seed = any(name in names for name in _LATER_SPELLING)
+        cls._hook_names = {
+            seed: later
+            for seed, later in _LATER_SPELLING.items()
+            if not uses_seed and later in names
+        }
+
+    def __init__(
+        self,
+        config: dict[str, Any] | None = None,
+        logger_creator: Callable[[dict[str, Any]], Logger] | None = None,
+    ) -> None:
+        self._host = host.get()
+        self._calls: Calls = self._host.calls if self._host else SyncCalls()
+        self._experiment_id = uuid.uuid4().hex
+        self.config: dict[str, Any] = config if config is not None else {}
+        self._result_logger = self._create_logger(logger_creator)
+        self._iteration = 0
+        self._time_total = 0.0
+        self._timesteps_total: int | None = None
+        self._episodes_total: int | None = None
+        self._time_since_restore = 0.0
+        self._timesteps_since_restore = 0
+        self._iterations_since_restore = 0
+        self._restored = False
+        self._hostname = socket.gethostname()
+        self._node_ip = "127.0.0.1"
+        if not (self._host and self._host.setup_later):
+            step(self._run_setup())
+
+    # -- the public face ------------------------------------------------------------------------
+
+    def train(self) -> Row:
+        """Run one iteration: call ``_train()`` and fill in the fields that every result has.
+
+        Filled only if not given: ``done, training_iteration, time_this_iter_s, timesteps_total,
+        episodes_total, neg_mean_loss``. Always: ``time_total_s, experiment_id, date, timestamp (int,
+        seconds), pid (int), hostname, node_ip, config, time_since_restore, timesteps_since_restore,
+        iterations_since_restore``, and in a run ``trial_id`` and ``experiment_tag``.
+
+        Returns:
+            The result. After a function has ended, its last one, marked ``__duplicate__``.
+
+        Raises:
+            TypeError: ``_train`` returned something else than a dict.
+        """
+        return step(self._run_train())
+
+    def save(self, checkpoint_dir: str | None = None) -> str:
+        """Save the state as ``checkpoint_<iteration>``, which appears when it is complete.
+
+        Args:
+            checkpoint_dir: Where to put it; the logdir by default.
+
+        Returns:
+            The path, or prefix, for :meth:`restore`.
+
+        Raises:
+            ValueError: ``_save`` returned neither a dict nor a path inside the directory it was given.
+        """
+        return step(self._run_save(checkpoint_dir))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore a state that :meth:`save` wrote. Restoring means trusting whoever wrote it.
+
+        Args:
+            checkpoint_path: What ``save`` returned, or the checkpoint's directory.
+
+        Raises:
+            FileNotFoundError: There is no checkpoint.
+            CheckpointCorrupt: Its files are not those that were saved.
+        """
+        step(self._run_restore(os.fspath(checkpoint_path)))
+
+    def save_to_object(self) -> bytes:
+        """Save the state as bytes, whatever form ``_save`` gives it."""
+        return step(self._run_save_to_object())
+
+    def restore_from_object(self, obj: bytes) -> None:
+        """Restore what :meth:`save_to_object` returned, here or in another instance."""
+        step(self._run_restore_from_object(obj))
+
+    def delete_checkpoint(self, checkpoint_path: str) -> None:
+        """Delete the checkpoint that the path lies in. A missing one is no error."""
+        step(self._run_delete_checkpoint(os.fspath(checkpoint_path)))
+
+    def export_model(
+        self, export_formats: str | list[str], export_dir: str | None = None
+    ) -> dict[str, str]:
+        """Export the model.
+
+        Args:
+            export_formats: A format or several; what they mean is up to ``_export_model``.
+            export_dir: Where to; the logdir by default.
+
+        Returns:
+            Format -> path, of what was exported.
+        """
+        return step(self._run_export_model(export_formats, export_dir))
+
+    def stop(self) -> None:
+        """Release everything: close the logger, then call ``_stop()``."""
+        step(self._run_stop())
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool | Awaitable[bool]:
+        """Take over new hyperparameters without being rebuilt. Override it where that is possible.
+
+        Args:
+            new_config: The new configuration; an override also sets ``self.config`` to it.
+
+        Returns:
+            Whether it worked. This one returns False: rebuild the object.
+        """
+        return False
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration, the live object."""
+        return self.config
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> Resources | None:
+        """Say what a trial with this configuration needs; None leaves it to the run."""
+        return None
+
+    @classmethod
+    def resource_help(cls, config: dict[str, Any]) -> str:
+        """Advise on resources; becomes part of the error when they can never be had."""
+        return ""
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations were trained, restored ones included."""
+        return self._iteration
+
+    @property
+    def training_iteration(self) -> int:
+        """The same as :attr:`iteration`."""
+        return self._iteration
+
+    @property
+    def logdir(self) -> str:
+        """The directory of results and checkpoints, with a separator at its end."""
+        return os.path.join(self._logdir, "")
+
+    @property
+    def trial_id(self) -> str | None:
+        """The id of the trial, None outside a run."""
+        return self._host.trial_id if self._host else None
+
+    @property
+    def trial_name(self) -> str | None:
+        """The name of the trial, None outside a run."""
+        return self._host.trial_name if self._host else None
+
+    # -- hooks ----------------------------------------------------------------------------------
+
+    def _setup(self, config: dict[str, Any]) -> Any:
+        """Prepare. ``config`` is a copy of ``self.config``."""
+
+    def _train(self) -> Any:
+        """Train one iteration and return a dict of metrics."""
+        raise NotImplementedError(f"{type(self).__qualname__} defines neither _train nor step")
+
+    def _save(self, tmp_checkpoint_dir: str) -> Any:
+        """Write the state below ``tmp_checkpoint_dir`` and return the path, or return a dict."""
+        raise NotImplementedError(
+            f"{type(self).__qualname__} cannot be saved: it defines neither _save nor save_checkpoint"
+        )
+
+    def _restore(self, checkpoint: Any) -> Any:
+        """Take over a state: the dict that ``_save`` returned, or the path, under another prefix."""
+        raise NotImplementedError(
+            f"{type(self).__qualname__} cannot be restored: it defines neither _restore nor "
+            "load_checkpoint"
+        )
+
+    def _log_result(self, result: Row) -> Any:
+        """Log a result where it was made. In a run the driver logs too."""
+        self._result_logger.on_result(result)
+
+    def _stop(self) -> Any:
+        """Clean up."""
+
+    def _export_model(self, export_formats: list[str], export_dir: str) -> Any:
+        """Export the model and return format -> path."""
+        return {}
+
+    # -- each operation, once -------------------------------------------------------------------
+
+    async def _run_setup(self) -> None:
+        start = time.monotonic()
+        await self._hook("_setup", _copy_of(self.config))
+        if time.monotonic() - start > _SLOW_SETUP_S and self.trial_id:
+            _log.info(
+                "the setup of %s took %.0f s; reuse_actors with reset_config may save that",
+                self.trial_name,
+                time.monotonic() - start,
+            )
+
+    async def _run_train(self) -> Row:
+        start = time.monotonic()
+        reported = await self._hook("_train")
+        if not isinstance(reported, Mapping):
+            raise TypeError(
+                f"{type(self).__qualname__}.{self._spelling('_train')}() returned {reported!r}; "
+                "a dict of metrics is wanted"
+            )
+        if _result.RESULT_DUPLICATE in reported:
+            return dict(reported)
+        row = self._filled(dict(reported), time.monotonic() - start)
+        await self._hook("_log_result", row)
+        return row
+
+    def _filled(self, row: Row, elapsed_s: float) -> Row:
+        self._iteration += 1
+        self._iterations_since_restore += 1
+        given = row.get(_result.TIME_THIS_ITER_S)
+        this_iter = elapsed_s if given is None else given
+        self._time_total += this_iter
+        self._time_since_restore += this_iter
+        timesteps = row.get(_result.TIMESTEPS_THIS_ITER)
+        if timesteps is not None:
+            self._timesteps_total = (self._timesteps_total or 0) + timesteps
+            self._timesteps_since_restore += timesteps
+        episodes = row.get(_result.EPISODES_THIS_ITER)
+        if episodes is not None:
+            self._episodes_total = (self._episodes_total or 0) + episodes
+        row.setdefault(_result.DONE, False)
+        row.setdefault(_result.TIMESTEPS_TOTAL, self._timesteps_total)
+        row.setdefault(_result.EPISODES_TOTAL, self._episodes_total)
+        row.setdefault(_result.TRAINING_ITERATION, self._iteration)
+        loss = row.get(_result.MEAN_LOSS)
+        if loss is not None:
+            row.setdefault(_result.NEG_MEAN_LOSS, -loss)
+        now = datetime.now()
+        row.update(
+            {
+                _result.TIME_THIS_ITER_S: this_iter,
+                _result.TIME_TOTAL_S: self._time_total,
+                _result.TIME_SINCE_RESTORE: self._time_since_restore,
+                _result.TIMESTEPS_SINCE_RESTORE: self._timesteps_since_restore,
+                _result.ITERATIONS_SINCE_RESTORE: self._iterations_since_restore,
+                _result.EXPERIMENT_ID: self._experiment_id,
+                _result.DATE: now.strftime("%Y-%m-%d_%H-%M-%S"),
+                _result.TIMESTAMP: int(now.timestamp()),
+                _result.PID: os.getpid(),
+                _result.HOSTNAME: self._hostname,
+                _result.NODE_IP: self._node_ip,
+                _result.CONFIG: self.config,
+            }
+        )
+        if self._host and self._host.trial_id is not None:
+            row[_result.TRIAL_ID] = self._host.trial_id
+            row[_result.EXPERIMENT_TAG] = self._host.experiment_tag or ""
+        return row
+
+    async def _run_save(self, checkpoint_dir: str | None = None) -> str:
+        root, relative = await self._commit(checkpoint_dir or self._logdir)
+        path = os.path.join(root, relative)
+        return os.path.join(path, "") if os.path.isdir(path) else path
+
+    async def _commit(self, parent: str) -> tuple[Path, str]:
+        aside = _checkpoint.writing(parent, f"checkpoint_{self._iteration}")
+        target = await self._calls.blocking(aside.__enter__)
+        try:
+            saved = await self._hook("_save", str(target))
+            relative, is_dict = await self._calls.blocking(self._place, saved, target)
+            state = {
+                "experiment_id": self._experiment_id,
+                "iteration": self._iteration,
+                "timesteps_total": self._timesteps_total,
+                "time_total": self._time_total,
+                "episodes_total": self._episodes_total,
+            }
+            root = await self._calls.blocking(
+                lambda: _checkpoint.commit(
+                    target, relative, saved_as_dict=is_dict, state=state, parent=parent
+                )
+            )
+        finally:
+            await self._calls.blocking(_leave, aside)
+        return root, relative
+
+    def _place(self, saved: Any, target: Path) -> tuple[str, bool]:
+        if isinstance(saved, Mapping):
+            (target / _checkpoint.DICT_FILE).write_bytes(cloudpickle.dumps(dict(saved)))
+            return _checkpoint.DICT_FILE, True
+        name = f"{type(self).__qualname__}.{self._spelling('_save')}()"
+        if not isinstance(saved, str | os.PathLike):
+            raise ValueError(
+                f"{name} returned a {type(saved).__qualname__}; a dict or a path is wanted"
+            )
+        path = Path(os.path.normpath(saved))
+        if not path.is_absolute() or not path.is_relative_to(target):
+            raise ValueError(
+                f"{name} returned {os.fspath(saved)!r}, which is not inside the directory it was "
+                f"given, {str(target)!r}"
+            )
+        relative = path.relative_to(target).as_posix()
+        return ("" if relative == "." else relative), False
+
+    async def _run_restore(self, checkpoint_path: str) -> None:
+        root = await self._calls.blocking(_checkpoint.find_root, checkpoint_path)
+        manifest = await self._calls.blocking(_checkpoint.verify, root)
+        relative = Path(os.path.abspath(checkpoint_path)).relative_to(root).as_posix()
+        path = str(root / (manifest.path if relative == "." else relative))
+        if manifest.saved_as_dict:
+            # The one place where a checkpoint is unpickled: in the worker, verified, on request.
+            data = await self._calls.blocking((root / manifest.path).read_bytes)
+            checkpoint: Any = pickle.loads(data)
+            checkpoint["tune_checkpoint_path"] = path
+        else:
+            checkpoint = os.path.join(path, "") if os.path.isdir(path) else path
+        await self._hook("_restore", checkpoint)
+        # After the hook: one that raises leaves the counters as they were.
+        state = manifest.state
+        self._experiment_id = state["experiment_id"]
+        self._iteration = state["iteration"]
+        self._timesteps_total = state["timesteps_total"]
+        self._time_total = state["time_total"]
+        self._episodes_total = state["episodes_total"]
+        self._time_since_restore = 0.0
+        self._timesteps_since_restore = 0
+        self._iterations_since_restore = 0
+        self._restored = True
+
+    async def _run_save_to_object(self) -> bytes:
+        # TemporaryDirectory would complain of a directory that a trial took with it.
+        with tempfile.TemporaryDirectory(
+            suffix="save_to_object", dir=self._logdir, ignore_cleanup_errors=True
+        ) as aside:
+            root, relative = await self._commit(aside)
+            return await self._calls.blocking(_checkpoint.pack, root, relative)
+
+    async def _run_restore_from_object(self, obj: bytes) -> None:
+        with tempfile.TemporaryDirectory(
+            suffix="restore_from_object", dir=self._logdir, ignore_cleanup_errors=True
+        ) as aside:
+            path = await self._calls.blocking(_checkpoint.unpack, obj, Path(aside))
+            await self._run_restore(str(path))
+
+    async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
+        await self._calls.blocking(_checkpoint.delete, checkpoint_path)
+
+    async def _run_export_model(
+        self, export_formats: str | list[str], export_dir: str | None = None
+    ) -> dict[str, str]:
+        formats = [export_formats] if isinstance(export_formats, str) else list(export_formats)
+        exported = await self._hook("_export_model", formats, export_dir or self._logdir)
+        return dict(exported or {})
+
+    async def _run_reset_config(self, new_config: dict[str, Any]) -> bool:
+        return bool(await self._calls.hook(self.reset_config, new_config))
+
+    async def _run_get_config(self) -> dict[str, Any]:
+        return self.get_config()
+
+    async def _run_stop(self) -> Any:
+        try:
+            await self._calls.blocking(self._result_logger.flush)
+            await self._calls.blocking(self._result_logger.close)
+            return await self._hook("_stop")
+        finally:
+            self._calls.close()
+
+    # -- small helpers --------------------------------------------------------------------------
+
+    async def _hook(self, name: str, *args: Any) -> Any:
+        return await self._calls.hook(getattr(self, self._spelling(name)), *args)
+
+    def _spelling(self, name: str) -> str:
+        return self._hook_names.get(name, name)
+
+    def _create_logger(self, creator: Callable[[dict[str, Any]], Logger] | None) -> Logger:
+        if creator is not None:
+            logger = creator(self.config)
+            logdir = getattr(logger, "logdir", None)
+            if not isinstance(logdir, str):
+                raise ConfigError(
+                    f"logger_creator returned {logger!r}, which has no logdir; a Logger is wanted"
+                )
+            self._logdir = os.path.abspath(logdir)
+            return logger
+        if self._host is not None:
+            self._logdir = self._host.logdir
+            return NoopLogger(self.config, self._logdir)
+        self._logdir = new_standalone_dir(type(self).__qualname__)
+        return UnifiedLogger(self.config, self._logdir)
+
+
+def defines_hook(cls: type[Trainable], name: str) -> bool:
+    """Tell whether a class overrides a hook, in either spelling."""
+    return name in cls._hook_names or getattr(cls, name) is not getattr(Trainable, name)
+
+
+def is_async(cls: type[Trainable]) -> bool:
+    """Tell whether a hook of a class is ``async def``, so that it wants to live on a loop."""
+    names = (*_LATER_SPELLING, "_export_model", "reset_config")
+    return any(
+        inspect.iscoroutinefunction(getattr(cls, cls._hook_names.get(name, name))) for name in names
+    )
+
+
+def _leave(context: AbstractContextManager[Any]) -> None:
+    context.__exit__(None, None, None)
+
+
+def _copy_of(config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return copy.deepcopy(config)
+    except Exception:  # locks, sockets, modules: such a leaf is shared, the containers are not
+        copied: dict[str, Any] = _containers(config)
+        return copied
+
+
+def _containers(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _containers(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_containers(item) for item in value]
+    return value
