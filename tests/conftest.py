@@ -196,6 +196,8 @@ def _listed(directory: str) -> list[str]:
 def _watched_functions() -> dict[str, BlockBusterFunction]:
     """Name what blocks: blockbuster's own list, and what a journal and a worker pool might call."""
     functions = BlockBuster(asynctune).functions
+    for name in ("os.getcwd", "os.path.abspath"):  # these look at no disk
+        del functions[name]
     for name in ("builtins.open", "io.open", "os.open", "os.fsync", "os.fdatasync"):
         functions[name] = BlockBusterFunction(None, name, scanned_modules=asynctune)
     for name, argument, at_once in (
@@ -214,6 +216,7 @@ def _watched_functions() -> dict[str, BlockBusterFunction]:
     for function in functions.values():
         function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
         function.can_block_in("linecache.py", "updatecache")  # for the text of a traceback
+        function.can_block_in("logging/__init__.py", "callHandlers")  # as asyncio itself logs
         # How asyncio itself starts a process; it offers no other way.
         function.can_block_in("asyncio/base_events.py", {"subprocess_exec", "subprocess_shell"})
     return functions

@@ -19,6 +19,8 @@ from asynctune import track
 from asynctune.reporter import StatusReporter
 from asynctune.track import Checkpoint
 
+_CANCEL_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Feeding:
@@ -164,11 +166,15 @@ class TaskFeed:
         self._reporter.stop()
         done, _ = await asyncio.wait([self._task], timeout=grace_s)
         if not done:
-            self._task.cancel()
-            # A task that swallows its cancellation as well cannot be ended; it is left behind.
-            await asyncio.wait([self._task], timeout=1.0)
+            await self.cancel()
             return None
         return self._outcome
+
+    async def cancel(self) -> None:
+        """Cancel the function. One that swallows its cancellation as well is left behind."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CANCEL_S)
 
     async def _run(self) -> None:
         try:

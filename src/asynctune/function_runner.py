@@ -187,6 +187,11 @@ class AsyncFunctionTrainable(FunctionTrainable):
             self._async_feed = (TaskFeed if plain else AsyncGeneratorFeed)(self._feeding())
         return self._taken(await self._async_feed.next())
 
+    async def abandon(self) -> None:
+        """Cancel what is left of the function, when its host has no time to stop it."""
+        if isinstance(self._async_feed, TaskFeed):
+            await self._async_feed.cancel()
+
     async def _stop(self) -> Any:
         if self._async_feed is None or self._ended is not None:
             return None

@@ -20,6 +20,7 @@ from asynctune.journal import FILE_NAME, Journal
 from asynctune.options import Arguments, Options, Plan, make_plan
 from asynctune.runner import Runner
 from asynctune.signature import function_name
+from asynctune.threads import run_whole
 
 
 async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnalysis:
@@ -114,9 +115,10 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
         shipment = await anyio.to_thread.run_sync(executor.prepare, trainable)
         path = Path(plan.directory, FILE_NAME)
         runner = Runner(plan, shipment, executor, Journal(path))
-        runner.check()
+        await anyio.to_thread.run_sync(runner.check)
         await anyio.to_thread.run_sync(_make_directory, plan)
-        await anyio.to_thread.run_sync(runner.journal.open)
+        journal = runner.journal
+        await run_whole(journal.open, undo=lambda _: journal.close())
         experiment = Experiment(runner, owned.pop_all())
     try:
         await runner.is_ready.wait()

@@ -465,13 +465,15 @@ class Runner:
         return resources
 
     def check(self) -> None:
-        """Refuse what can be known to fail before anything starts.
+        """Refuse what can be known to fail before anything starts. Takes a while: user code runs.
 
         Raises:
             ConfigError: As the message says.
         """
         cls, options = self.shipment.cls, self.plan.options
-        self.resources_of(self.plan.space.variant(0, self.plan.seed).config)
+        config = self.plan.space.variant(0, self.plan.seed).config
+        self.resources_of(config)
+        self._executor.check_config(config)
         if (options.checkpoint_freq or options.checkpoint_at_end) and not defines_hook(
             cls, "_save"
         ):

@@ -13,6 +13,7 @@ import inspect
 import logging
 import os
 import pickle
+import shutil
 import socket
 import tempfile
 import time
@@ -326,8 +327,7 @@ class Trainable:
 
     async def _run_save(self, checkpoint_dir: str | None = None) -> str:
         root, relative = await self._commit(checkpoint_dir or self._logdir)
-        path = os.path.join(root, relative)
-        return os.path.join(path, "") if os.path.isdir(path) else path
+        return await self._calls.blocking(_as_path, root, relative)
 
     async def _commit(self, parent: str) -> tuple[Path, str]:
         aside = _checkpoint.writing(parent, f"checkpoint_{self._iteration}")
@@ -370,17 +370,7 @@ class Trainable:
         return ("" if relative == "." else relative), False
 
     async def _run_restore(self, checkpoint_path: str) -> None:
-        root = await self._calls.blocking(_checkpoint.find_root, checkpoint_path)
-        manifest = await self._calls.blocking(_checkpoint.verify, root)
-        relative = Path(os.path.abspath(checkpoint_path)).relative_to(root).as_posix()
-        path = str(root / (manifest.path if relative == "." else relative))
-        if manifest.saved_as_dict:
-            # The one place where a checkpoint is unpickled: in the worker, verified, on request.
-            data = await self._calls.blocking((root / manifest.path).read_bytes)
-            checkpoint: Any = pickle.loads(data)
-            checkpoint["tune_checkpoint_path"] = path
-        else:
-            checkpoint = os.path.join(path, "") if os.path.isdir(path) else path
+        manifest, checkpoint = await self._calls.blocking(_read, checkpoint_path)
         await self._hook("_restore", checkpoint)
         # After the hook: one that raises leaves the counters as they were.
         state = manifest.state
@@ -395,19 +385,20 @@ class Trainable:
         self._restored = True
 
     async def _run_save_to_object(self) -> bytes:
-        # TemporaryDirectory would complain of a directory that a trial took with it.
-        with tempfile.TemporaryDirectory(
-            suffix="save_to_object", dir=self._logdir, ignore_cleanup_errors=True
-        ) as aside:
+        aside = await self._calls.blocking(self._make_aside, "save_to_object")
+        try:
             root, relative = await self._commit(aside)
             return await self._calls.blocking(_checkpoint.pack, root, relative)
+        finally:
+            await self._calls.blocking(_remove, aside)
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
-        with tempfile.TemporaryDirectory(
-            suffix="restore_from_object", dir=self._logdir, ignore_cleanup_errors=True
-        ) as aside:
+        aside = await self._calls.blocking(self._make_aside, "restore_from_object")
+        try:
             path = await self._calls.blocking(_checkpoint.unpack, obj, Path(aside))
             await self._run_restore(str(path))
+        finally:
+            await self._calls.blocking(_remove, aside)
 
     async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
         await self._calls.blocking(_checkpoint.delete, checkpoint_path)
@@ -437,6 +428,9 @@ class Trainable:
 
     async def _hook(self, name: str, *args: Any) -> Any:
         return await self._calls.hook(getattr(self, self._spelling(name)), *args)
+
+    def _make_aside(self, suffix: str) -> str:
+        return tempfile.mkdtemp(suffix=suffix, dir=self._logdir)
 
     def _spelling(self, name: str) -> str:
         return self._hook_names.get(name, name)
@@ -469,6 +463,29 @@ def is_async(cls: type[Trainable]) -> bool:
     return any(
         inspect.iscoroutinefunction(getattr(cls, cls._hook_names.get(name, name))) for name in names
     )
+
+
+def _read(checkpoint_path: str) -> tuple[_checkpoint.Manifest, Any]:
+    """Verify a checkpoint, and return what ``_restore`` is given of it."""
+    root = _checkpoint.find_root(checkpoint_path)
+    manifest = _checkpoint.verify(root)
+    relative = Path(os.path.abspath(checkpoint_path)).relative_to(root).as_posix()
+    path = _as_path(root, manifest.path if relative == "." else relative)
+    if not manifest.saved_as_dict:
+        return manifest, path
+    # The one place where a checkpoint is unpickled: in the worker, verified, on request.
+    state = pickle.loads((root / manifest.path).read_bytes())
+    state["tune_checkpoint_path"] = path
+    return manifest, state
+
+
+def _as_path(root: Path, relative: str) -> str:
+    path = os.path.join(root, relative)
+    return os.path.join(path, "") if os.path.isdir(path) else path
+
+
+def _remove(directory: str) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _leave(context: AbstractContextManager[Any]) -> None:

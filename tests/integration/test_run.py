@@ -373,9 +373,7 @@ async def test_a_failed_trial_raises_its_own_error_with_the_remote_traceback():
 
 
 async def test_failures_can_be_looked_at_instead():
-    analysis = await tune.run(
-        fails_at, config={"at": 1}, raise_on_failed_trial=False, verbose=0
-    )
+    analysis = await tune.run(fails_at, config={"at": 1}, raise_on_failed_trial=False, verbose=0)
     (error,) = analysis.errors.values()
     assert "planted at 1" in str(error)
     assert analysis.trials[0].status == "ERROR"
@@ -408,7 +406,12 @@ class Counter(Trainable):
 
 async def test_a_retry_continues_from_the_newest_checkpoint_and_no_row_comes_twice():
     analysis = await tune.run(
-        Counter, config={"fail_at": 4}, stop={"value": 6}, checkpoint_freq=2, max_failures=1, verbose=0
+        Counter,
+        config={"fail_at": 4},
+        stop={"value": 6},
+        checkpoint_freq=2,
+        max_failures=1,
+        verbose=0,
     )
     (trial,) = analysis.trials
     assert [row["value"] for row in trial.results] == [1, 2, 3, 4, 5, 6]
@@ -470,9 +473,7 @@ async def test_two_functions_of_one_name_in_two_runs_on_one_pool_run_their_own_c
         found = {}
 
         async def one(value):
-            analysis = await tune.run(
-                of_one_name(value), num_samples=4, executor=pool, verbose=0
-            )
+            analysis = await tune.run(of_one_name(value), num_samples=4, executor=pool, verbose=0)
             found[value] = {t.last_result["value"] for t in analysis.trials}
 
         async with anyio.create_task_group() as tasks:
@@ -495,9 +496,7 @@ async def test_ten_thousand_coroutines_at_once():
         await tune.report(n=1)
 
     async with InlineExecutor() as pool:
-        analysis = await tune.run(
-            waits, num_samples=10_000, executor=pool, loggers=[], verbose=0
-        )
+        analysis = await tune.run(waits, num_samples=10_000, executor=pool, loggers=[], verbose=0)
     assert alive == 10_000
     assert analysis.stats()["results"] == 10_000
 
@@ -595,9 +594,7 @@ async def test_a_callback_sees_everything_and_one_that_raises_is_dropped(caplog)
         def on_trial_result(self, trial, result):
             raise RuntimeError("planted")
 
-    await tune.run(
-        report_steps, config={"steps": 2}, callbacks=[Raises(), Watch()], verbose=0
-    )
+    await tune.run(report_steps, config={"steps": 2}, callbacks=[Raises(), Watch()], verbose=0)
     assert seen == ["start", 0, 1, "TERMINATED", "done"]
     assert caplog.text.count("is dropped") == 1
 
@@ -618,29 +615,3 @@ async def test_what_trials_print_is_shown_on_request(capsys):
 
     await tune.run(prints, log_to_driver=True, verbose=0)
     assert "hello from the trial" in capsys.readouterr().out
-
-
-def test_a_run_in_a_thread_with_its_own_loop_leaves_the_process_as_it_was():
-    import signal
-    import sys
-
-    def picture():
-        handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
-        return handlers, sys.excepthook, dict(os.environ), os.getcwd(), asyncio.get_event_loop_policy
-
-    before = picture()
-    found = []
-
-    def in_thread():
-        found.append(asyncio.run(tune.run(report_steps, num_samples=2, verbose=0)))
-
-    thread = threading.Thread(target=in_thread)
-    thread.start()
-    thread.join()
-    assert found[0].stats()["results"] == 10
-    assert picture() == before
-
-
-test_a_run_in_a_thread_with_its_own_loop_leaves_the_process_as_it_was = pytest.mark.filterwarnings(
-    "default"
-)(test_a_run_in_a_thread_with_its_own_loop_leaves_the_process_as_it_was)

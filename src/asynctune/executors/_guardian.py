@@ -16,6 +16,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from asynctune.threads import run_whole
+
 _BOOT = (
     "import sys, json; descriptor, driver, path, preload = map(json.loads, sys.argv[1:]); "
     "sys.path[:] = path; from asynctune.executors._server import main; "
@@ -66,7 +68,7 @@ class Guardian:
         """
         ours, theirs = socket.socketpair()
         try:
-            process = await anyio.to_thread.run_sync(_spawn, theirs, list(preload))
+            process = await run_whole(_spawn, theirs, list(preload), undo=_end)
         except BaseException:
             ours.close()
             raise
@@ -165,6 +167,11 @@ def _spawn(theirs: socket.socket, preload: list[str]) -> subprocess.Popen[bytes]
         start_new_session=True,
         cwd="/",
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _pidfd(pid: int) -> int | None:

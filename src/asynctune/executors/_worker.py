@@ -134,11 +134,11 @@ class Worker:
         sys.stderr.flush()
         os.chdir("/")
         _redirect_output(None)
-        return (
-            dict(os.environ) == self._environment
-            and threading.active_count() <= self._threads
-            and not _has_children()
-        )
+        if dict(os.environ) != self._environment:
+            # Restored and not retired: importing scikit-learn alone changes it.
+            os.environ.clear()
+            os.environ.update(self._environment)
+        return threading.active_count() <= self._threads and not _has_children()
 
     def _receive(self) -> tuple[dict[str, Any], bytes]:
         head_length, body_length = HEAD.unpack(self._exactly(HEAD.size))

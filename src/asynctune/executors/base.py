@@ -372,6 +372,9 @@ class Executor(abc.ABC):
         """
         return ship(trainable, pickled=True)
 
+    def check_config(self, config: dict[str, Any]) -> None:  # noqa: B027 - the default is right
+        """Raise if a configuration cannot travel to where trials train."""
+
     def check_open(self) -> None:
         """Raise unless this executor can be used here and now."""
         name = type(self).__name__

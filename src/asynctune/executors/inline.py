@@ -27,6 +27,7 @@ from asynctune.executors._hosted import (
 )
 from asynctune.executors._shipping import Shipment, ship
 from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.function_runner import AsyncFunctionTrainable
 from asynctune.hosting import Host, SyncCalls, step
 from asynctune.notices import warn
 from asynctune.resources import ResourcePool
@@ -139,6 +140,8 @@ class _LoopActor(Actor):
             await asyncio.wait([self._task], timeout=_CANCEL_S)
             if not self._task.done():
                 await warn("%s swallows its cancellation; its task is abandoned", self._who())
+        if isinstance(self._trainable, AsyncFunctionTrainable):
+            await self._trainable.abandon()
         if self._pending is not None and not self._pending.done():
             self._pending.cancel()
 

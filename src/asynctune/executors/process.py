@@ -90,6 +90,9 @@ class ProcessExecutor(Executor):
             self.pool.set_gpus(await anyio.to_thread.run_sync(_detected_gpus))
         return await super().__aenter__()
 
+    def check_config(self, config: dict[str, Any]) -> None:
+        dump_config(config)
+
     async def _start(self, spec: ActorSpec) -> Actor:
         config = await anyio.to_thread.run_sync(dump_config, spec.config)
         worker = self._take_idle(spec)
@@ -139,7 +142,10 @@ class ProcessExecutor(Executor):
 
     async def _new_worker(self, spec: ActorSpec) -> _Worker:
         async with self._starting:
-            if self._guardian is None or self._guardian.is_gone:
+            if self._guardian is not None and self._guardian.is_gone:
+                await self._guardian.close()
+                self._guardian = None
+            if self._guardian is None:
                 self._guardian = await Guardian.start(self._preload, self._on_exit)
         self._retire_surplus()
         number = next(self._numbers)

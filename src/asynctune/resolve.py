@@ -1,0 +1,346 @@
+"""How a config is made of a tree with markers in it: by drawing, or by what a journal says was drawn.
+
+Each marker is replaced when it is first asked for, so functions may read any other value. Each draw
+has a generator of its own, so neither the order nor another marker changes what it gives.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from asynctune.domains import Choice, Domain, SampleFrom, is_grid, shown
+from asynctune.errors import ConfigError, SpecMismatch
+from asynctune.signature import function_name
+
+Path: TypeAlias = tuple[Any, ...]
+_TAG_LENGTH = 120
+_DEEPEST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A config without markers, and how it came about.
+
+    Args:
+        config: The config.
+        drawn: What was drawn, by path (``"model/layers/0"``), as plain JSON: a number; ``{"grid": 2}``
+            or ``{"choice": 1}``, a position; ``{"value": x}`` or ``{"repr": "..."}`` of a function,
+            with the ``"seed"`` of ``spec.rng`` if it is needed again. Where what was picked is itself
+            a sampler, ``"then"`` says what that drew.
+        tag: What was drawn as a label, e.g. ``a=x,k=0.12346``.
+    """
+
+    config: dict[Any, Any]
+    drawn: dict[str, Any]
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A ``grid_search`` that was checked."""
+
+    values: tuple[Any, ...]
+
+
+class _Resolver:
+    """Replaces the markers of one config, each when it is first asked for."""
+
+    def __init__(self, tree: Any) -> None:
+        self._tree = tree
+        self._values: dict[Path, Any] = {}
+        self._drawn: dict[Path, Any] = {}
+        self._pending: list[Path] = []
+        self._told: ConfigError | None = None
+
+    def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
+        """Return what to note of a draw, and what was drawn. ``depth`` counts draws at the path."""
+        raise NotImplementedError
+
+    def variant(self) -> Variant:
+        config = self.build((), self._tree)
+        paths = sorted(self._drawn, key=path_order)
+        drawn = {path_text(path): self._drawn[path] for path in paths}
+        return Variant(config, drawn, _tag(config, paths))
+
+    def build(self, path: Path, node: Any) -> Any:
+        """Return a node without markers; its containers are new, its leaves those given."""
+        node = self._settle(path, node)
+        return rebuilt(node, lambda key, item: self.build((*path, key), item))
+
+    def view(self, path: Path, node: Any) -> Any:
+        """Return a node for a function to read: what holds containers or markers, lazily."""
+        node = self._settle(path, node)
+        if isinstance(node, dict):
+            return _DictView(self, path, node)
+        lazy = (dict, list, tuple, Domain, SampleFrom)
+        if isinstance(node, list | tuple) and any(isinstance(item, lazy) for item in node):
+            return _ListView(self, path, node)
+        return self.build(path, node)
+
+    def _settle(self, path: Path, node: Any) -> Any:
+        if not isinstance(node, Domain | SampleFrom | Grid):
+            return node
+        if path not in self._values:
+            if path in self._pending:
+                cycle = [*self._pending[self._pending.index(path) :], path]
+                drawing = " -> ".join(map(path_text, cycle))
+                raise self._tell(ConfigError(f"{place(path)} depends on itself: {drawing}"))
+            self._pending.append(path)
+            try:
+                self._drawn[path], self._values[path] = self._chain(path, node, 0)
+            finally:
+                self._pending.pop()
+        return self._values[path]
+
+    def _chain(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
+        note, value = self._draw(path, marker, depth)
+        if isinstance(value, Domain | SampleFrom):  # picked from a grid or choice
+            then, value = self._chain(path, value, depth + 1)
+            note["then"] = then
+        return note, value
+
+    def _call(self, path: Path, marker: SampleFrom, seed: str) -> tuple[Any, Any]:
+        spec = Spec(_DictView(self, (), self._tree), seed)
+        try:
+            value = self._returned(path, marker.func(spec))
+        except Exception as exc:
+            if exc is self._told:
+                raise
+            what = f"the function {function_name(marker.func)} raised {type(exc).__name__}: {exc}"
+            raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
+        if _is_json(value):
+            return {"value": copy.deepcopy(value)}, value
+        return {"repr": shown(value)} | ({"seed": seed} if spec.used_rng else {}), value
+
+    def _returned(self, path: Path, value: Any) -> Any:
+        if isinstance(value, _View):
+            return value.plain()
+        if isinstance(value, Domain | SampleFrom) or is_grid(value):
+            hint = "draw with sampler.sample(spec.rng)"
+            raise self._tell(
+                ConfigError(f"{place(path)}: the function returned {shown(value)}; {hint}")
+            )
+        return rebuilt(value, lambda _, item: self._returned(path, item))
+
+    def _tell(self, error: ConfigError) -> ConfigError:
+        # Remembered, so that it passes through the functions that asked for the value.
+        self._told = error
+        return error
+
+
+class Fresh(_Resolver):
+    """Draws."""
+
+    def __init__(self, tree: Any, positions: Mapping[Path, int], seed: str) -> None:
+        super().__init__(tree)
+        self._positions = positions
+        self._seed = seed
+
+    def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
+        # Each draw has a generator of its own: no other marker, nor the order, changes what it gives.
+        seed = f"{self._seed}/{path_text(path)}/{depth}"
+        if isinstance(marker, Grid):
+            position = self._positions[path]
+            return {"grid": position}, marker.values[position]
+        if isinstance(marker, SampleFrom):
+            return self._call(path, marker, seed)
+        if isinstance(marker, Choice):
+            position = marker.position(_rng(seed))
+            return {"choice": position}, marker.categories[position]
+        value = marker.sample(_rng(seed))
+        return value, value
+
+
+class Again(_Resolver):
+    """Repeats what was drawn."""
+
+    def __init__(self, tree: Any, drawn: Mapping[str, Any]) -> None:
+        super().__init__(tree)
+        self._notes = drawn
+
+    def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
+        note = noted = self._notes.get(path_text(path))
+        for _ in range(depth):
+            note = note.get("then") if isinstance(note, Mapping) else None
+        if isinstance(marker, SampleFrom):
+            if isinstance(note, Mapping) and "value" in note:
+                return {"value": note["value"]}, copy.deepcopy(note["value"])
+            if isinstance(note, Mapping) and "repr" in note:
+                _, value = self._call(path, marker, note.get("seed", ""))
+                return dict(note), value
+        elif isinstance(marker, Grid | Choice):
+            kind, values = "grid", getattr(marker, "values", ())
+            if isinstance(marker, Choice):
+                kind, values = "choice", marker.categories
+            position = note.get(kind) if isinstance(note, Mapping) else None
+            if type(position) is int and 0 <= position < len(values):
+                return {kind: position}, values[position]
+        elif type(note) in (int, float):
+            return note, note
+        raise self._tell(mismatch(path_text(path), noted))
+
+
+class Spec:
+    """What a function of ``sample_from`` is given: ``config``, to be read lazily, and ``rng``."""
+
+    __slots__ = ("_rng", "_seed", "config")
+
+    def __init__(self, config: Mapping[Any, Any], seed: str) -> None:
+        self.config = config
+        self._seed = seed
+        self._rng: random.Random | None = None
+
+    @property
+    def rng(self) -> random.Random:
+        """A generator of this value's own."""
+        if self._rng is None:
+            self._rng = _rng(self._seed)
+        return self._rng
+
+    @property
+    def used_rng(self) -> bool:
+        """Whether the function asked for ``rng``."""
+        return self._rng is not None
+
+
+class _View:
+    """Part of a config that is being resolved, read without resolving the rest."""
+
+    __slots__ = ("_node", "_path", "_resolver")
+
+    def __init__(self, resolver: _Resolver, path: Path, node: Any) -> None:
+        self._resolver = resolver
+        self._path = path
+        self._node = node
+
+    def plain(self) -> Any:
+        return self._resolver.build(self._path, self._node)
+
+    def __len__(self) -> int:
+        return len(self._node)
+
+    def __repr__(self) -> str:
+        return repr(self.plain())
+
+
+class _DictView(_View, Mapping[Any, Any]):
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        if key not in self._node:
+            raise KeyError(self._missing(key))
+        return self._resolver.view((*self._path, key), self._node[key])
+
+    def __getattr__(self, name: str) -> Any:
+        # Dunders are asked for by copy and pickle, before there is a node to look into.
+        if name.startswith("__") or name not in self._node:
+            raise AttributeError(name if name.startswith("__") else self._missing(name))
+        return self[name]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._node)
+
+    def _missing(self, key: Any) -> str:
+        return f"{place(self._path)} has no {key!r}; it has {', '.join(map(repr, self._node))}"
+
+
+class _ListView(_View, Sequence[Any]):
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        position = range(len(self))[index]
+        return self._resolver.view((*self._path, position), self._node[position])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, list | tuple | _ListView) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def rebuilt(node: Any, child: Callable[[Any, Any], Any]) -> Any:
+    """Return a new container with its items replaced, or a leaf as it is."""
+    if isinstance(node, dict):
+        fresh = {} if type(node) is dict else copy.copy(node)
+        for key, item in node.items():
+            fresh[key] = child(key, item)
+        return fresh
+    if not isinstance(node, list | tuple):
+        return node
+    items = [child(index, item) for index, item in enumerate(node)]
+    if isinstance(node, tuple):
+        if all(new is old for new, old in zip(items, node, strict=True)):
+            return node
+        return getattr(type(node), "_make", type(node))(items)
+    if type(node) is list:
+        return items
+    changed = copy.copy(node)
+    changed[:] = items
+    return changed
+
+
+def _tag(config: dict[Any, Any], paths: Sequence[Path]) -> str:
+    parts = []
+    for path in paths:
+        value: Any = config
+        for key in path:
+            value = value[key]
+        last = max((i for i, key in enumerate(path) if not isinstance(key, int)), default=-1)
+        names = [str(key) for i, key in enumerate(path) if i == last or isinstance(key, int)]
+        text = f"{value:.5}" if isinstance(value, float) else _label(value)
+        parts.append(f"{'_'.join(names)}={text}".replace("/", "_"))
+    return ",".join(parts)[:_TAG_LENGTH]
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    name = getattr(value, "__name__", None)  # the repr of a function has an address in it
+    return name if isinstance(name, str) else shown(value)
+
+
+def _is_json(value: Any, depth: int = 0) -> bool:
+    """Whether JSON gives back the very same."""
+    if value is None or type(value) in (bool, int, str):
+        return True
+    if type(value) is float:
+        return math.isfinite(value)
+    if depth == _DEEPEST or type(value) not in (dict, list):
+        return False
+    if type(value) is dict and not all(type(key) is str for key in value):
+        return False
+    items = value.values() if type(value) is dict else value
+    return all(_is_json(item, depth + 1) for item in items)
+
+
+def path_text(path: Path) -> str:
+    """Write a path as journals and errors do."""
+    return "/".join(map(str, path))
+
+
+def place(path: Path) -> str:
+    """Say where a path is, for an error."""
+    return f"{path_text(path)!r} in config" if path else "config"
+
+
+def path_order(path: Path) -> list[tuple[int, int, str]]:
+    """Return the key by which paths are sorted: 10 after 9, and indices before names."""
+    return [(0, key, "") if isinstance(key, int) else (1, 0, str(key)) for key in path]
+
+
+def mismatch(text: str, note: Any) -> SpecMismatch:
+    """Return the error for a note that this config cannot have made."""
+    return SpecMismatch(
+        f"{text!r}: {note!r} was drawn, which this config cannot draw; resume with its own"
+    )
+
+
+def _rng(seed: str) -> random.Random:
+    # A str seeds by its SHA-512, whatever PYTHONHASHSEED is.
+    return random.Random(seed)

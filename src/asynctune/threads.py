@@ -1,0 +1,36 @@
+"""A call in a thread whose result is never lost, whatever cancels the wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import anyio.to_thread
+
+T = TypeVar("T")
+
+
+async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], object]) -> T:
+    """Call a function in a thread; if the wait is cancelled, wait all the same and undo it.
+
+    A task's own cancellation, unlike that of a scope, leaves a thread running and its result with
+    nobody: a process or file that was just opened would leak.
+
+    Args:
+        function: What to call.
+        *args: Its arguments.
+        undo: Is given the result when nobody else takes it; runs in a thread.
+    """
+    task = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is None:
+        return task.result()
+    if task.exception() is None:
+        await run_whole(undo, task.result(), undo=lambda _: None)
+    raise cancelled

@@ -1,0 +1,161 @@
+"""What the contract of executors is tested with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.resources import Resources
+from asynctune.result import AUTO_FILLED, TIMESTEPS_TOTAL, TRAINING_ITERATION, normalise
+from asynctune.trainable import Trainable
+
+COMPARED = {"done", "config", TRAINING_ITERATION, TIMESTEPS_TOTAL, "iterations_since_restore"}
+
+
+def comparable(row: dict[str, Any]) -> dict[str, Any]:
+    left_out = AUTO_FILLED - COMPARED  # ids, times, hosts
+    return {key: value for key, value in normalise(row).items() if key not in left_out}
+
+
+def alone(cls: type[Trainable], config: dict[str, Any], steps: int) -> list[dict[str, Any]]:
+    """Train without any executor."""
+    trainable = cls(config)
+    rows = [comparable(trainable.train()) for _ in range(steps)]
+    trainable.stop()
+    return rows
+
+
+def stops(actor: Actor) -> int:
+    return Path(actor.logdir, "stops").read_text().count("stop")
+
+
+async def in_thread(function: Any, *args: Any) -> Any:
+    return await anyio.to_thread.run_sync(function, *args)
+
+
+async def is_readable(descriptor: int, within_s: float = 10.0) -> bool:
+    """Wait for a byte in a FIFO, or for the end of the process behind a pidfd."""
+    with anyio.move_on_after(within_s) as scope:
+        await anyio.wait_readable(descriptor)
+    return not scope.cancelled_caught
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[int]:
+    """Lend a pidfd; a number that is used again deceives nobody."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Meeting:
+    """Where a test meets code that runs in any process: two FIFOs, so that nobody sleeps."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = {name: str(directory / name) for name in ("started", "gate")}
+        for path in self.config.values():
+            os.mkfifo(path)
+        # Reading and writing: opening blocks neither side.
+        self._open = {name: os.open(path, os.O_RDWR) for name, path in self.config.items()}
+
+    async def begun(self) -> None:
+        """Wait until the code has announced itself."""
+        assert await is_readable(self._open["started"])
+        os.read(self._open["started"], 1)
+
+    def let_go(self) -> None:
+        """Let the code go on that waits, or will wait."""
+        os.write(self._open["gate"], b"x")
+
+    def close(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+
+class CancelledAt:
+    """Awaits a coroutine, and cancels the task when it suspends for the n-th time."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], n: int) -> None:
+        self.coroutine, self.n, self.was_reached = coroutine, n, False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        act: Any = self.coroutine.send
+        argument: Any = None
+        suspensions = 0
+        while True:
+            try:
+                waiting = act(argument)
+            except StopIteration as stop:
+                return stop.value
+            if suspensions == self.n:
+                self.was_reached = True
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            suspensions += 1
+            try:
+                yield waiting
+            except BaseException as exc:
+                act, argument = self.coroutine.throw, exc
+            else:
+                act, argument = self.coroutine.send, None
+
+
+async def cancel_everywhere(scenario: Any) -> None:
+    """Run a coroutine function again and again, cancelled at one more suspension each time."""
+    for n in range(1000):
+        run = CancelledAt(scenario(), n)
+        task = asyncio.ensure_future(_awaited(run))
+        await asyncio.wait([task])
+        if not run.was_reached:
+            return task.result()
+        assert task.cancelled(), f"cancelled at suspension {n}, but it ended with {task!r}"
+    raise AssertionError("the scenario does not end")
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+class ExecutorHarness:
+    """Makes executors, and actors as a run makes them."""
+
+    pytestmark = pytest.mark.asyncio
+
+    def make_executor(self) -> Executor:
+        """Return an executor, not yet open, that has room for two actors of one CPU at once."""
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    def _results_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ASYNCTUNE_RESULTS_DIR", str(tmp_path / "results"))
+
+    @pytest.fixture
+    def meeting(self, tmp_path: Path) -> Iterator[Meeting]:
+        meeting = Meeting(tmp_path)
+        yield meeting
+        meeting.close()
+
+    @asynccontextmanager
+    async def trial(
+        self, pool: Executor, trainable: Any, logdir: Path, trial_id: str, grace_s: float = 10.0
+    ) -> AsyncIterator[Actor]:
+        """Lend an actor as a run does."""
+        shipment = await in_thread(pool.prepare, trainable)
+        async with pool.slots.lend(Resources(), self) as share:
+            ids = {"trial_id": trial_id, "trial_name": f"name of {trial_id}", "tag": "x=1"}
+            log = str(logdir / "output.log")
+            spec = ActorSpec(shipment, {}, share, str(logdir), log=log, grace_s=grace_s, **ids)
+            async with pool.start(spec) as actor:
+                yield actor

@@ -1,0 +1,159 @@
+"""Ctrl-C, and being cancelled again: nothing that a run started is alive afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import asynctune as tune
+from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.trial import StopReason
+
+SCRIPT = """
+import asyncio, os, sys, time
+import asynctune as tune
+
+def train(config):
+    try:
+        tune.report(step=0)
+        for step in range(10**9):
+            time.sleep(0.01)
+            tune.report(step=step)
+    finally:
+        open(config["mark"] + tune.track.trial_id(), "w").close()
+
+class Tell(tune.Callback):
+    def on_trial_result(self, trial, result):
+        print("pid", result["pid"], flush=True)
+
+asyncio.run(tune.run(
+    train, config={"mark": sys.argv[1]}, num_samples=2, max_concurrent_trials=2, verbose=0,
+    callbacks=[Tell()],
+))
+"""
+
+
+def wait_until_dead(pids, timeout=10.0):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                assert select.select([descriptor], [], [], timeout)[0], f"{pid} is alive"
+            finally:
+                os.close(descriptor)
+
+
+def test_ctrl_c_under_asyncio_run_lets_trials_clean_up_and_leaves_nothing_alive(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    mark = str(tmp_path / "cleaned-")
+    with subprocess.Popen(
+        [sys.executable, str(script), mark],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"ASYNCTUNE_RESULTS_DIR": str(tmp_path / "results")},
+    ) as process:
+        pids = set()
+        while len(pids) < 2:
+            pids.add(int(process.stdout.readline().split()[1]))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    assert process.returncode == -signal.SIGINT
+    wait_until_dead(pids)
+    assert len(list(tmp_path.glob("cleaned-*"))) == 2
+    (path,) = (tmp_path / "results").iterdir()
+    trials = tune.Analysis(path).trials
+    assert [trial.stop_reason for trial in trials] == [StopReason.CANCELLED] * 2
+
+
+def never_ends(config):
+    tune.report(step=0)
+    threading.Event().wait()
+
+
+@pytest.mark.asyncio
+async def test_a_second_cancellation_ends_the_grace():
+    async with ProcessExecutor(1) as pool:
+        running, ending = asyncio.Event(), asyncio.Event()
+
+        class Ready(tune.Callback):
+            async def on_trial_result(self, trial, result):
+                running.set()
+
+        task = asyncio.create_task(
+            tune.run(never_ends, executor=pool, grace_s=3600, callbacks=[Ready()], verbose=0)
+        )
+        await running.wait()
+        task.cancel()
+        asyncio.get_running_loop().call_soon(
+            lambda: asyncio.get_running_loop().call_soon(ending.set)
+        )
+        await ending.wait()
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert pool.pids == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["process", "inline"])
+async def test_a_run_cancelled_at_any_tick_leaves_nothing_behind(kind):
+    """The fixtures look for tasks, threads, processes and files that are left."""
+
+    async def steps(config):
+        for step in range(3):
+            await tune.report(step=step)
+
+    async def cancelled_at(tick, pool):
+        """Cancel a run at a tick of the loop; tell at which tick it was over."""
+        task = asyncio.create_task(
+            tune.run(steps, num_samples=4, executor=pool, loggers=[], verbose=0)
+        )
+        ticks = 0
+        while ticks < tick and not task.done():
+            await asyncio.sleep(0)
+            ticks += 1
+        finished = task.done()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert finished or task.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return ticks
+
+    async with ProcessExecutor(2) if kind == "process" else InlineExecutor() as pool:
+        undisturbed = await cancelled_at(10**9, pool)
+        samples = 30 if kind == "process" else 150
+        # The first ticks one by one: there the run is set up; later ones spread over the rest.
+        ticks = {*range(samples // 2), *range(0, undisturbed, max(1, 2 * undisturbed // samples))}
+        for tick in sorted(ticks):
+            await cancelled_at(tick, pool)
+
+
+@pytest.mark.asyncio
+async def test_a_trial_that_swallows_its_stop_is_ended_after_the_grace():
+    def swallows(config, reporter):
+        while True:
+            with contextlib.suppress(tune.TrialStopped):
+                reporter(step=1)
+
+    async with ProcessExecutor(1) as pool:
+        async with tune.start(swallows, executor=pool, grace_s=0.2, verbose=0) as experiment:
+            async for _ in experiment:
+                experiment.stop()
+                break
+        assert experiment.trials[0].status == "TERMINATED"
+        assert pool.pids == []
+        assert "did not end" in Path(experiment.trials[0].logdir, "error.txt").read_text()
