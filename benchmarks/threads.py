@@ -12,8 +12,8 @@ import tempfile
 import time
 from typing import Any
 
-from asynctune import Trainable
 from asynctune.executors import ProcessExecutor
+from asynctune.trainable import Trainable
 
 WORKERS = 2
 SIZE = 500
@@ -40,14 +40,17 @@ class Multiply(Trainable):
 
 async def seconds() -> float:
     """Let the workers multiply at the same time; the fastest of a few rounds."""
-    async with ProcessExecutor(WORKERS) as pool, pool.actor(Multiply) as one:
-        async with pool.actor(Multiply) as other:
-            await asyncio.gather(one.train(), other.train())  # to warm up
-            taken = []
-            for _ in range(ROUNDS):
-                start = time.perf_counter()
-                await asyncio.gather(one.train(), other.train())
-                taken.append(time.perf_counter() - start)
+    async with (
+        ProcessExecutor(WORKERS) as pool,
+        pool.actor(Multiply) as one,
+        pool.actor(Multiply) as other,
+    ):
+        await asyncio.gather(one.train(), other.train())  # to warm up
+        taken = []
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            await asyncio.gather(one.train(), other.train())
+            taken.append(time.perf_counter() - start)
     return min(taken)
 
 

@@ -258,6 +258,8 @@ def _nearest_of_asynctune(function: BlockBusterFunction) -> FrameType | None:
         for allowed, names in function.can_block_functions:
             if path.endswith(allowed) and frame.f_code.co_name in names:
                 return None
+        if frame.f_code.co_name == "<module>":  # an import, which happens once
+            return None
         if path.startswith(_PACKAGE):
             return frame
         if not path.startswith(("<", *_LIBRARIES)):

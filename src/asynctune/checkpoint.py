@@ -19,65 +19,14 @@ import shutil
 import stat
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from asynctune.errors import CheckpointCorrupt, ConfigError, UnsafePath
+from asynctune.errors import CheckpointCorrupt, UnsafePath
+from asynctune.manifest import MANIFEST, Manifest, inside
 
-MANIFEST = ".manifest.json"
-DICT_FILE = "checkpoint"
-FORMAT = 1
 _MAGIC = b"ATCKPT1\n"
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a checkpoint directory holds.
-
-    Args:
-        path: What ``_save`` returned, relative to the directory, ``""`` for the directory itself.
-        saved_as_dict: Whether ``path`` is a pickled dict.
-        state: The counters of the trainable at that moment.
-        files: Relative path -> (size in bytes, sha256).
-    """
-
-    path: str
-    saved_as_dict: bool
-    state: Mapping[str, Any]
-    files: Mapping[str, tuple[int, str]]
-
-    def to_json(self) -> bytes:
-        body = {
-            "format": FORMAT,
-            "path": self.path,
-            "saved_as_dict": self.saved_as_dict,
-            "state": dict(self.state),
-            "files": {name: list(entry) for name, entry in sorted(self.files.items())},
-        }
-        return json.dumps(body, indent=1).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes, where: Path) -> Manifest:
-        try:
-            body = json.loads(data)
-            version = body["format"]
-            if version != FORMAT:
-                raise CheckpointCorrupt(
-                    f"{where} has format {version}; this version of asynctune reads {FORMAT}"
-                )
-            files = {}
-            for name, (size, digest) in body["files"].items():
-                files[_inside(name, where)] = (int(size), str(digest))
-            path = str(body["path"])
-            if path:
-                _inside(path, where)
-            return cls(path, bool(body["saved_as_dict"]), dict(body["state"]), files)
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            if isinstance(exc, ConfigError):
-                raise
-            raise CheckpointCorrupt(f"{where} is not a checkpoint's manifest: {exc!r}") from exc
 
 
 @contextlib.contextmanager
@@ -102,9 +51,15 @@ def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapp
         The directory where the checkpoint now is.
     """
     files = {}
+    directories = []
     for relative, path in sorted(_walk(source)):
-        files[relative] = _digest(path, sync=True)
-    manifest = Manifest(manifest_path, saved_as_dict, state, files)
+        if relative == MANIFEST:
+            raise ValueError(f"{MANIFEST} is the name of the checkpoint's own file; choose another")
+        if path.is_dir():
+            directories.append(relative)
+        else:
+            files[relative] = _digest(path, sync=True)
+    manifest = Manifest(manifest_path, saved_as_dict, state, files, tuple(directories))
     _write_synced(source / MANIFEST, manifest.to_json())
     for directory, _, _ in os.walk(source):
         sync_directory(directory)
@@ -163,6 +118,57 @@ def verify(root: Path) -> Manifest:
     return manifest
 
 
+def locate(path: str | os.PathLike[str]) -> tuple[Manifest, str]:
+    """Find and verify the checkpoint at a path, and return what in it is to be restored.
+
+    Args:
+        path: The checkpoint's directory, or what ``save`` returned, perhaps under another prefix.
+    """
+    root = find_root(path)
+    manifest = verify(root)
+    relative = Path(os.path.abspath(path)).relative_to(root).as_posix()
+    return manifest, as_path(root, manifest.path if relative == "." else relative)
+
+
+def as_path(root: Path, relative: str) -> str:
+    """Return a path below a checkpoint directory, with a separator behind a directory."""
+    path = os.path.join(root, relative)
+    return os.path.join(path, "") if os.path.isdir(path) else path
+
+
+def relative_path(saved: Any, target: Path, name: str) -> str:
+    """Return a path that a hook returned, relative to the directory that it was given.
+
+    Args:
+        saved: What the hook returned.
+        target: The directory.
+        name: How an error calls the hook.
+
+    Raises:
+        ValueError: It is no path, or one outside the directory.
+    """
+    if not isinstance(saved, str | os.PathLike):
+        raise ValueError(
+            f"{name} returned a {type(saved).__qualname__}; a dict or a path is wanted"
+        )
+    path = Path(os.path.normpath(saved))
+    if not path.is_absolute() or not path.is_relative_to(target):
+        raise ValueError(
+            f"{name} returned {os.fspath(saved)!r}, which is not inside the directory it was given, "
+            f"{str(target)!r}"
+        )
+    for directory in path.parents:
+        if target in (directory, path):
+            break
+        if (directory / MANIFEST).exists():
+            raise ValueError(
+                f"{name} returned {os.fspath(saved)!r}, which lies in another checkpoint inside the "
+                f"directory it was given; return that directory, {str(target)!r}"
+            )
+    relative = path.relative_to(target).as_posix()
+    return "" if relative == "." else relative
+
+
 def delete(path: str | os.PathLike[str]) -> bool:
     """Remove the checkpoint that a path lies in; False if there is none.
 
@@ -212,24 +218,34 @@ def unpack(data: bytes, parent: Path) -> Path:
     try:
         (length,) = struct.unpack("!Q", data[len(_MAGIC) : start])
         header = json.loads(bytes(data[start : start + length]))
-        name, relative, text = header["name"], header["path"], header["manifest"]
-    except (struct.error, ValueError, KeyError, TypeError) as exc:
+        name, relative, text = header["name"], header["path"], header["manifest"].encode()
+        manifest = Manifest.from_json(text, what)
+        root = parent / inside(name, what)
+        if relative != "":
+            inside(relative, what)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        if isinstance(exc, UnsafePath):
+            raise
         raise CheckpointCorrupt(f"the checkpoint object is damaged: {exc!r}") from exc
-    manifest = Manifest.from_json(text.encode(), what)
-    root = parent / _inside(name, what)
-    if relative:
-        _inside(relative, what)
-    offset = start + length
+    try:
+        _write_out(data, start + length, manifest, root)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as exc:
+        raise CheckpointCorrupt(f"the checkpoint object holds names that clash: {exc}") from exc
+    (root / MANIFEST).write_bytes(text)
+    path: Path = root / relative
+    return path
+
+
+def _write_out(data: bytes, offset: int, manifest: Manifest, root: Path) -> None:
     root.mkdir(parents=True, mode=0o700)
+    for directory in manifest.directories:
+        (root / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
     for file in sorted(manifest.files):
         size, _ = manifest.files[file]
         target = root / file
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         target.write_bytes(data[offset : offset + size])
         offset += size
-    (root / MANIFEST).write_bytes(text.encode())
-    path: Path = root / relative
-    return path
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
@@ -246,9 +262,9 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
         for name in (*subdirectories, *names):
             path = Path(directory, name)
             mode = path.lstat().st_mode
-            if stat.S_ISREG(mode):
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
                 yield path.relative_to(root).as_posix(), path
-            elif not stat.S_ISDIR(mode):
+            else:
                 raise UnsafePath(
                     f"{path} in a checkpoint is neither a file nor a directory "
                     f"({'a symbolic link' if stat.S_ISLNK(mode) else 'a special file'}); save a copy"
@@ -271,10 +287,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _inside(name: str, where: Path) -> str:
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\0" in name:
-        raise UnsafePath(f"{where} names {name!r}, which would leave the checkpoint")
-    return name

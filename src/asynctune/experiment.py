@@ -56,6 +56,20 @@ class Experiment:
         return list(self._runner.state.trials.values())
 
     @property
+    def status(self) -> str:
+        """``running``, or how it ended: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
+        if not self._task.done():
+            return "running"
+        ended = self._runner.state.ended
+        return ended.reason if ended is not None else "cancelled"
+
+    def __repr__(self) -> str:
+        state = self._runner.state
+        return (
+            f"<Experiment {self.name} {self.status}, {state.num_final}/{len(state.trials)} trials>"
+        )
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended and everything is cleaned up."""
         return self._task.done()
@@ -90,8 +104,7 @@ class Experiment:
     async def aclose(self) -> None:
         """Cancel the run if it is going on, and wait until all is cleaned up."""
         self._told = True
-        self._runner.cancel()
-        await self._wait(insist=True)
+        await self._end()
 
     def __aiter__(self) -> Results:
         return Results(self.events())

@@ -13,6 +13,7 @@ from asynctune import checkpoint as _checkpoint
 from asynctune import result as _result
 from asynctune.errors import TrialError, TrialStopped, TuneError
 from asynctune.feeds import AsyncGeneratorFeed, Ended, Feeding, GeneratorFeed, TaskFeed, ThreadFeed
+from asynctune.manifest import MANIFEST
 from asynctune.reporter import StatusReporter
 from asynctune.result import Row
 from asynctune.signature import Form, Function, ReporterBy, Signature, inspect_function
@@ -120,7 +121,7 @@ class FunctionTrainable(Trainable):
                 f"{self._signature.name} reported the checkpoint {self._checkpoint!r}, "
                 "which is not a directory"
             )
-        ignore = shutil.ignore_patterns(_checkpoint.MANIFEST)
+        ignore = shutil.ignore_patterns(MANIFEST)
         shutil.copytree(source, tmp_checkpoint_dir, dirs_exist_ok=True, ignore=ignore)
         return tmp_checkpoint_dir
 

@@ -84,21 +84,25 @@ class SyncCalls:
         assert self._queue is not None
         future = self._loop.create_future()
         self._queue.put_nowait((awaitable, future))
-        return self._loop.run_until_complete(future)
+        value, error = self._loop.run_until_complete(future)
+        if error is not None:
+            raise error
+        return value
 
     @staticmethod
     async def _serve(queue: asyncio.Queue[tuple[Awaitable[Any], asyncio.Future[Any]]]) -> None:
         """Await all hooks of one trainable in one task, so that one may close what another opened."""
         while True:
             awaitable, future = await queue.get()
+            # An exception travels as a value: a future refuses StopIteration, and a loop whose future
+            # holds SystemExit never stops.
             try:
-                future.set_result(await awaitable)
-            except StopIteration as exc:  # a future refuses it
-                future.set_exception(RuntimeError(f"a hook raised {exc!r}"))
+                future.set_result((await awaitable, None))
             except BaseException as exc:
-                future.set_exception(exc)
-                if isinstance(exc, asyncio.CancelledError):
-                    raise
+                future.set_result((None, exc))
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # it is this task that is cancelled, not something of the user's
 
 
 def _loop_is_running() -> bool:

@@ -14,13 +14,10 @@ import logging
 import os
 import pickle
 import shutil
-import socket
 import tempfile
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,9 +25,11 @@ import cloudpickle
 
 from asynctune import checkpoint as _checkpoint
 from asynctune import result as _result
+from asynctune.counters import Counters
 from asynctune.errors import ConfigError
 from asynctune.hosting import Calls, SyncCalls, host, new_standalone_dir, step
 from asynctune.loggers import Logger, NoopLogger, UnifiedLogger
+from asynctune.manifest import DICT_FILE, Manifest
 from asynctune.resources import Resources
 from asynctune.result import Row
 
@@ -83,21 +82,15 @@ class Trainable:
     ) -> None:
         self._host = host.get()
         self._calls: Calls = self._host.calls if self._host else SyncCalls()
-        self._experiment_id = uuid.uuid4().hex
         self.config: dict[str, Any] = config if config is not None else {}
         self._result_logger = self._create_logger(logger_creator)
-        self._iteration = 0
-        self._time_total = 0.0
-        self._timesteps_total: int | None = None
-        self._episodes_total: int | None = None
-        self._time_since_restore = 0.0
-        self._timesteps_since_restore = 0
-        self._iterations_since_restore = 0
-        self._restored = False
-        self._hostname = socket.gethostname()
-        self._node_ip = "127.0.0.1"
+        self._counters = Counters()
         if not (self._host and self._host.setup_later):
-            step(self._run_setup())
+            try:
+                step(self._run_setup())
+            except BaseException:
+                self._calls.close()
+                raise
 
     # -- the public face ------------------------------------------------------------------------
 
@@ -201,12 +194,16 @@ class Trainable:
     @property
     def iteration(self) -> int:
         """How many iterations were trained, restored ones included."""
-        return self._iteration
+        return self._counters.iteration
+
+    @property
+    def _iteration(self) -> int:  # what subclasses of the Trainable of Ray Tune have always read
+        return self._counters.iteration
 
     @property
     def training_iteration(self) -> int:
         """The same as :attr:`iteration`."""
-        return self._iteration
+        return self._counters.iteration
 
     @property
     def logdir(self) -> str:
@@ -278,73 +275,32 @@ class Trainable:
             )
         if _result.RESULT_DUPLICATE in reported:
             return dict(reported)
-        row = self._filled(dict(reported), time.monotonic() - start)
-        await self._hook("_log_result", row)
-        return row
-
-    def _filled(self, row: Row, elapsed_s: float) -> Row:
-        self._iteration += 1
-        self._iterations_since_restore += 1
-        given = row.get(_result.TIME_THIS_ITER_S)
-        this_iter = elapsed_s if given is None else given
-        self._time_total += this_iter
-        self._time_since_restore += this_iter
-        timesteps = row.get(_result.TIMESTEPS_THIS_ITER)
-        if timesteps is not None:
-            self._timesteps_total = (self._timesteps_total or 0) + timesteps
-            self._timesteps_since_restore += timesteps
-        episodes = row.get(_result.EPISODES_THIS_ITER)
-        if episodes is not None:
-            self._episodes_total = (self._episodes_total or 0) + episodes
-        row.setdefault(_result.DONE, False)
-        row.setdefault(_result.TIMESTEPS_TOTAL, self._timesteps_total)
-        row.setdefault(_result.EPISODES_TOTAL, self._episodes_total)
-        row.setdefault(_result.TRAINING_ITERATION, self._iteration)
-        loss = row.get(_result.MEAN_LOSS)
-        if loss is not None:
-            row.setdefault(_result.NEG_MEAN_LOSS, -loss)
-        now = datetime.now()
-        row.update(
-            {
-                _result.TIME_THIS_ITER_S: this_iter,
-                _result.TIME_TOTAL_S: self._time_total,
-                _result.TIME_SINCE_RESTORE: self._time_since_restore,
-                _result.TIMESTEPS_SINCE_RESTORE: self._timesteps_since_restore,
-                _result.ITERATIONS_SINCE_RESTORE: self._iterations_since_restore,
-                _result.EXPERIMENT_ID: self._experiment_id,
-                _result.DATE: now.strftime("%Y-%m-%d_%H-%M-%S"),
-                _result.TIMESTAMP: int(now.timestamp()),
-                _result.PID: os.getpid(),
-                _result.HOSTNAME: self._hostname,
-                _result.NODE_IP: self._node_ip,
-                _result.CONFIG: self.config,
-            }
-        )
+        row = dict(reported)
+        self._counters.fill(row, time.monotonic() - start)
+        row[_result.CONFIG] = self.config
         if self._host and self._host.trial_id is not None:
             row[_result.TRIAL_ID] = self._host.trial_id
             row[_result.EXPERIMENT_TAG] = self._host.experiment_tag or ""
+        await self._hook("_log_result", row)
         return row
 
     async def _run_save(self, checkpoint_dir: str | None = None) -> str:
-        root, relative = await self._commit(checkpoint_dir or self._logdir)
-        return await self._calls.blocking(_as_path, root, relative)
+        root, relative = await self._commit(os.path.abspath(checkpoint_dir or self._logdir))
+        return await self._calls.blocking(_checkpoint.as_path, root, relative)
 
     async def _commit(self, parent: str) -> tuple[Path, str]:
-        aside = _checkpoint.writing(parent, f"checkpoint_{self._iteration}")
+        aside = _checkpoint.writing(parent, f"checkpoint_{self.iteration}")
         target = await self._calls.blocking(aside.__enter__)
         try:
             saved = await self._hook("_save", str(target))
             relative, is_dict = await self._calls.blocking(self._place, saved, target)
-            state = {
-                "experiment_id": self._experiment_id,
-                "iteration": self._iteration,
-                "timesteps_total": self._timesteps_total,
-                "time_total": self._time_total,
-                "episodes_total": self._episodes_total,
-            }
             root = await self._calls.blocking(
                 lambda: _checkpoint.commit(
-                    target, relative, saved_as_dict=is_dict, state=state, parent=parent
+                    target,
+                    relative,
+                    saved_as_dict=is_dict,
+                    state=self._counters.state(),
+                    parent=parent,
                 )
             )
         finally:
@@ -353,36 +309,16 @@ class Trainable:
 
     def _place(self, saved: Any, target: Path) -> tuple[str, bool]:
         if isinstance(saved, Mapping):
-            (target / _checkpoint.DICT_FILE).write_bytes(cloudpickle.dumps(dict(saved)))
-            return _checkpoint.DICT_FILE, True
+            (target / DICT_FILE).write_bytes(cloudpickle.dumps(dict(saved)))
+            return DICT_FILE, True
         name = f"{type(self).__qualname__}.{self._spelling('_save')}()"
-        if not isinstance(saved, str | os.PathLike):
-            raise ValueError(
-                f"{name} returned a {type(saved).__qualname__}; a dict or a path is wanted"
-            )
-        path = Path(os.path.normpath(saved))
-        if not path.is_absolute() or not path.is_relative_to(target):
-            raise ValueError(
-                f"{name} returned {os.fspath(saved)!r}, which is not inside the directory it was "
-                f"given, {str(target)!r}"
-            )
-        relative = path.relative_to(target).as_posix()
-        return ("" if relative == "." else relative), False
+        return _checkpoint.relative_path(saved, target, name), False
 
     async def _run_restore(self, checkpoint_path: str) -> None:
         manifest, checkpoint = await self._calls.blocking(_read, checkpoint_path)
         await self._hook("_restore", checkpoint)
         # After the hook: one that raises leaves the counters as they were.
-        state = manifest.state
-        self._experiment_id = state["experiment_id"]
-        self._iteration = state["iteration"]
-        self._timesteps_total = state["timesteps_total"]
-        self._time_total = state["time_total"]
-        self._episodes_total = state["episodes_total"]
-        self._time_since_restore = 0.0
-        self._timesteps_since_restore = 0
-        self._iterations_since_restore = 0
-        self._restored = True
+        self._counters.restore(manifest.state)
 
     async def _run_save_to_object(self) -> bytes:
         aside = await self._calls.blocking(self._make_aside, "save_to_object")
@@ -465,23 +401,15 @@ def is_async(cls: type[Trainable]) -> bool:
     )
 
 
-def _read(checkpoint_path: str) -> tuple[_checkpoint.Manifest, Any]:
+def _read(checkpoint_path: str) -> tuple[Manifest, Any]:
     """Verify a checkpoint, and return what ``_restore`` is given of it."""
-    root = _checkpoint.find_root(checkpoint_path)
-    manifest = _checkpoint.verify(root)
-    relative = Path(os.path.abspath(checkpoint_path)).relative_to(root).as_posix()
-    path = _as_path(root, manifest.path if relative == "." else relative)
+    manifest, path = _checkpoint.locate(checkpoint_path)
     if not manifest.saved_as_dict:
         return manifest, path
     # The one place where a checkpoint is unpickled: in the worker, verified, on request.
-    state = pickle.loads((root / manifest.path).read_bytes())
+    state = pickle.loads(Path(path).read_bytes())
     state["tune_checkpoint_path"] = path
     return manifest, state
-
-
-def _as_path(root: Path, relative: str) -> str:
-    path = os.path.join(root, relative)
-    return os.path.join(path, "") if os.path.isdir(path) else path
 
 
 def _remove(directory: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,16 @@ async def is_readable(descriptor: int, within_s: float = 10.0) -> bool:
     with anyio.move_on_after(within_s) as scope:
         await anyio.wait_readable(descriptor)
     return not scope.cancelled_caught
+
+
+def children() -> list[int]:
+    """The children of this process, zombies included."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_bytes().rpartition(b")")[2].split()[1]) == os.getpid():
+                found.append(int(stat.parent.name))
+    return found
 
 
 @contextmanager
@@ -112,15 +122,21 @@ class CancelledAt:
                 act, argument = self.coroutine.send, None
 
 
-async def cancel_everywhere(scenario: Any) -> None:
-    """Run a coroutine function again and again, cancelled at one more suspension each time."""
+async def cancel_everywhere(scenario: Any, afterwards: Any = None) -> None:
+    """Run a coroutine function again and again, cancelled one suspension later each time."""
     for n in range(1000):
         run = CancelledAt(scenario(), n)
         task = asyncio.ensure_future(_awaited(run))
         await asyncio.wait([task])
-        if not run.was_reached:
-            return task.result()
-        assert task.cancelled(), f"cancelled at suspension {n}, but it ended with {task!r}"
+        try:
+            if not run.was_reached:
+                return task.result()
+            assert task.cancelled(), f"it ended with {task!r}"
+            if afterwards is not None:
+                await afterwards()
+        except BaseException as exc:
+            exc.add_note(f"It had been cancelled when it suspended for the {n}th time.")
+            raise
     raise AssertionError("the scenario does not end")
 
 

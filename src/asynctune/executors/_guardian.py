@@ -13,9 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import anyio
-import anyio.to_thread
-
+from asynctune.errors import ConfigError, ExecutorError
 from asynctune.threads import run_whole
 
 _BOOT = (
@@ -54,6 +52,7 @@ class Guardian:
         self._alive: set[int] = set()
         self._pidfds: dict[int, tuple[int, int | None]] = {}
         self.is_gone = False
+        self._ready: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control.fileno(), self._read)
 
     @classmethod
@@ -65,6 +64,10 @@ class Guardian:
         Args:
             preload: Modules that it imports before it forks.
             on_exit: As above.
+
+        Raises:
+            ConfigError: A module of ``preload`` cannot be imported.
+            ExecutorError: The server ended at once.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -75,7 +78,14 @@ class Guardian:
         finally:
             theirs.close()
         ours.setblocking(False)
-        return cls(process, ours, on_exit)
+        guardian = cls(process, ours, on_exit)
+        try:
+            await asyncio.wait([guardian._ready])
+            guardian._ready.result()
+        except BaseException:
+            await guardian.close()
+            raise
+        return guardian
 
     @property
     def pids(self) -> list[int]:
@@ -105,11 +115,9 @@ class Guardian:
     async def close(self) -> None:
         """End the server, which ends its workers; return when it has ended."""
         self._server_gone()
-        with anyio.move_on_after(_END_S):
-            await anyio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
-        if self._process.returncode is None:
-            self._process.kill()
-            await anyio.to_thread.run_sync(self._process.wait)
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # it has been raised where the server was started
+        await run_whole(_wait, self._process, undo=lambda _: None)
 
     def _read(self) -> None:
         try:
@@ -126,6 +134,13 @@ class Guardian:
             self._told(json.loads(line))
 
     def _told(self, message: dict[str, Any]) -> None:
+        if "worker" not in message:
+            if message.get("error"):
+                text = f"preload: {message['error']}"
+                self._ready.set_exception(ConfigError(text))
+            else:
+                self._ready.set_result(None)
+            return
         number = message["worker"]
         if "pid" in message:
             self._pidfds[number] = (message["pid"], _pidfd(message["pid"]))
@@ -144,6 +159,10 @@ class Guardian:
         if self.is_gone:
             return
         self.is_gone = True
+        if not self._ready.done():
+            self._ready.set_exception(
+                ExecutorError("the worker server ended while it started; its errors are on stderr")
+            )
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         for number in list(self._alive):
@@ -167,6 +186,13 @@ def _spawn(theirs: socket.socket, preload: list[str]) -> subprocess.Popen[bytes]
         start_new_session=True,
         cwd="/",
     )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

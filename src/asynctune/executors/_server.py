@@ -109,7 +109,7 @@ class Server:
             pid = os.fork()
         except OSError as exc:
             os.close(descriptor)
-            self._tell({"worker": number, "failed": str(exc)})
+            self.tell({"worker": number, "failed": str(exc)})
             return
         if pid == 0:
             self._become_worker(descriptor)
@@ -117,7 +117,7 @@ class Server:
             os.setpgid(pid, pid)  # on both sides of the fork: whoever comes first
         os.close(descriptor)
         self._workers[pid] = number
-        self._tell({"worker": number, "pid": pid})
+        self.tell({"worker": number, "pid": pid})
 
     def _become_worker(self, descriptor: int) -> NoReturn:
         code = 1
@@ -155,9 +155,10 @@ class Server:
                 with contextlib.suppress(ChildProcessError):
                     _, dead = os.waitpid(pid, 0)
             if number is not None:
-                self._tell({"worker": number, "exited": dead})
+                self.tell({"worker": number, "exited": dead})
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send the driver a line."""
         with contextlib.suppress(OSError):
             self._control.sendall(json.dumps(message).encode() + b"\n")
 
@@ -244,7 +245,12 @@ def main(descriptor: int, driver: int, preload: list[str]) -> None:
     for name in preload:
         if _driver_is_gone(control):
             return
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except Exception as exc:
+            server.tell({"error": f"{name!r} cannot be imported: {type(exc).__name__}: {exc}"})
+            return
+    server.tell({"ready": True})
     gc.collect()
     gc.freeze()  # what is loaded now stays shared between the workers
     server.run()

@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import linecache
 import os
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,8 +96,12 @@ def check_is_trainable(trainable: Any) -> None:
         raise ConfigError(f"the trainable is {trainable!r}; {wanted}")
 
 
-def dump_config(config: Any) -> bytes:
+def dump_config(config: Any, what: str = "config") -> bytes:
     """Pickle a configuration.
+
+    Args:
+        config: The configuration.
+        what: How an error calls it.
 
     Raises:
         NotSerializable: The message names the key.
@@ -106,7 +109,7 @@ def dump_config(config: Any) -> bytes:
     try:
         data: bytes = cloudpickle.dumps(config)
     except Exception as exc:
-        path = _unpicklable_path(config, "config") or "config"
+        path = _unpicklable_path(config, what) or what
         raise NotSerializable(
             f"{path} cannot be sent to a worker ({exc}); put in what it is made from instead"
         ) from exc
@@ -205,12 +208,15 @@ def _sources() -> dict[str, list[str]]:
     return found
 
 
-def dump_args(args: tuple[Any, ...]) -> bytes:
+def dump_args(method: str, args: tuple[Any, ...]) -> bytes:
     """Pickle the arguments of a call; nothing for none."""
     if not args:
         return b""
+    # What is of __main__ travels by value: in the worker that module is another.
     try:
-        return pickle.dumps(args)
-    except Exception:
         data: bytes = cloudpickle.dumps(args)
-        return data
+    except Exception:
+        for arg in args:
+            dump_config(arg, "config" if method == "reset_config" else f"what {method}() was given")
+        raise
+    return data

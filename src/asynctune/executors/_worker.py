@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
 import json
 import linecache
 import os
@@ -91,7 +92,6 @@ class Worker:
         """Take over environment and import path, before any code of the user's is loaded."""
         os.environ.clear()
         os.environ.update(given["environment"])
-        sys.path[:] = given["path"]
         self._environment = dict(os.environ)
         limit_threads(given["threads"])
 
@@ -103,8 +103,10 @@ class Worker:
         for name, lines in head["sources"].items():
             # No file is behind these names (notebook cells): tracebacks find their lines here.
             linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
+        sys.path[:] = head["path"]
         digest = head["digest"]
         if digest not in self._code:
+            importlib.invalidate_caches()  # a module may have been written since the last look
             self._code[digest] = as_class(pickle.loads(code))
         os.chdir(logdir)
         self._calls = SyncCalls()

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import json
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from asynctune import errors
 from asynctune.errors import ExecutorError, RemoteError, TrialError, TrialTimeout, TuneError
 from asynctune.executors._hosted import METHODS, Answer, AnswerKind
 from asynctune.executors._shipping import Shipment, ship
+from asynctune.executors._slots import Slots
 from asynctune.hosting import new_standalone_dir
 from asynctune.resources import ResourcePool, Resources, Share
 from asynctune.result import Row
@@ -100,6 +100,7 @@ class Actor(abc.ABC):
         self.spec = spec
         self._pending: asyncio.Future[Answer] | None = None
         self._pending_method = ""
+        self._stop_begun = False
         self._gone = False
 
     @property
@@ -154,15 +155,13 @@ class Actor(abc.ABC):
 
     async def stop(self) -> str | None:
         """Stop the trainable; the actor can do nothing more. Returns what is to be noted, or None."""
-        note: str | None = json.loads((await self.call("stop")).body)
-        self._gone = True
-        return note
+        return self._stopped(await self.call("stop"))
 
     async def call(self, method: str, *args: Any) -> Answer:
         """Call a method by name; one at a time."""
         if method not in METHODS:
             raise AttributeError(f"a Trainable has no method {method!r}")
-        if self._gone:
+        if self._gone or self._stop_begun:
             raise ExecutorError(f"{method}() was called on an actor that has been stopped")
         if self._pending is not None:
             raise ExecutorError(
@@ -170,6 +169,7 @@ class Actor(abc.ABC):
                 "one thing at a time"
             )
         self._pending, self._pending_method = self._begin(method, args), method
+        self._stop_begun = method == "stop"
         return await self._awaited()
 
     async def farewell(self, grace_s: float, scope: anyio.CancelScope | None = None) -> Farewell:
@@ -194,13 +194,18 @@ class Actor(abc.ABC):
             with limit:
                 try:
                     if self._pending is not None:
-                        method = self._pending_method
                         answer = await self._awaited()
-                        if method == "train" and answer.kind is AnswerKind.ROW:
+                        if self._stop_begun:
+                            note = self._stopped(answer)
+                        elif self._pending_method == "train" and answer.kind is AnswerKind.ROW:
                             late = self._step(answer)
-                    note = await self.stop()
                 except TrialError as exc:
                     failure = exc
+                try:
+                    if not (self._gone or self._stop_begun):
+                        note = await self.stop()
+                except TrialError as exc:
+                    failure = failure or exc
             if limit.cancelled_caught:
                 failure = TrialTimeout(
                     f"{self._who()} did not end within {grace_s:g} s of its stop, in "
@@ -220,6 +225,11 @@ class Actor(abc.ABC):
     @abc.abstractmethod
     async def kill(self) -> None:
         """End it at once, as far as that is possible, and return when it has ended."""
+
+    def _stopped(self, answer: Answer) -> str | None:
+        note: str | None = json.loads(answer.body)
+        self._gone = True
+        return note
 
     async def _awaited(self) -> Answer:
         """Wait for the pending answer. Cancelling this wait leaves it pending."""
@@ -255,78 +265,6 @@ class Actor(abc.ABC):
 
     def _who(self) -> str:
         return f"trial {self.spec.trial_id}" if self.spec.trial_id else self.spec.shipment.name
-
-
-class Slots:
-    """Lends a pool's resources to waiting trials: first to the run that holds fewest.
-
-    Args:
-        pool: The book of what is free.
-    """
-
-    def __init__(self, pool: ResourcePool) -> None:
-        self.pool = pool
-        self._held: dict[object, int] = {}
-        self._waiting: dict[object, deque[tuple[Resources, asyncio.Future[Share]]]] = {}
-
-    @asynccontextmanager
-    async def lend(self, resources: Resources, owner: object) -> AsyncIterator[Share]:
-        """Wait for a share and hold it.
-
-        Args:
-            resources: How much.
-            owner: The run that asks; any object.
-        """
-        future: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
-        entry = (resources, future)
-        self._waiting.setdefault(owner, deque()).append(entry)
-        self._grant()
-        try:
-            try:
-                # Not `await future`: a grant that races with a cancellation must not be lost.
-                await asyncio.wait([future])
-                share = future.result()
-            except BaseException:
-                if future.done():
-                    self._give_back(future.result(), owner)
-                else:
-                    self._waiting[owner].remove(entry)
-                    self._forget(owner)
-                    self._grant()
-                raise
-            try:
-                yield share
-            finally:
-                self._give_back(share, owner)
-        finally:
-            self._forget(owner)
-
-    def _give_back(self, share: Share, owner: object) -> None:
-        self.pool.give_back(share)
-        self._held[owner] -= 1
-        self._grant()
-
-    def _grant(self) -> None:
-        granted = True
-        while granted:
-            granted = False
-            for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
-                queue = self._waiting[owner]
-                if not queue:
-                    continue
-                share = self.pool.take(queue[0][0])
-                if share is not None:
-                    _, future = queue.popleft()
-                    self._held[owner] = self._held.get(owner, 0) + 1
-                    future.set_result(share)
-                    granted = True
-                    break
-
-    def _forget(self, owner: object) -> None:
-        if not self._waiting.get(owner):
-            self._waiting.pop(owner, None)
-            if not self._held.get(owner):
-                self._held.pop(owner, None)
 
 
 class Executor(abc.ABC):

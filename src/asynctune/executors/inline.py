@@ -166,7 +166,7 @@ class _LoopActor(Actor):
                 if self._gone:
                     raise
                 answer = describe(exc)  # the user's own
-            except Exception as exc:
+            except BaseException as exc:  # the user's SystemExit is to end the trial, not the loop
                 answer = describe(exc)
             if not future.done():
                 future.set_result(answer)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 import anyio.to_thread
@@ -31,6 +31,7 @@ _THREAD_COUNTS = (
     "NUMEXPR_NUM_THREADS",
 )
 _DEATH_NOTICE_S = 2.0
+_RELEASE_S = 5.0
 
 
 class ProcessExecutor(Executor):
@@ -94,13 +95,15 @@ class ProcessExecutor(Executor):
         dump_config(config)
 
     async def _start(self, spec: ActorSpec) -> Actor:
-        config = await anyio.to_thread.run_sync(dump_config, spec.config)
+        config, path = await anyio.to_thread.run_sync(
+            lambda: (dump_config(spec.config), import_path())
+        )
         worker = self._take_idle(spec)
         if worker is None:
             worker = await self._new_worker(spec)
         actor = _ProcessActor(spec, worker)
         try:
-            await actor.build(config)
+            await actor.build(config, path)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
@@ -111,23 +114,31 @@ class ProcessExecutor(Executor):
         assert isinstance(actor, _ProcessActor)
         worker = actor.worker
         again = actor.is_clean and not actor.spec.share.gpu_ids and self._open
-        if again and await actor.release():
-            self._idle.setdefault(worker.threads, deque()).append(worker)
-        else:
-            await actor.kill()
+        released = False
+        try:
+            if again:
+                with anyio.move_on_after(min(_RELEASE_S, max(0.5, actor.spec.grace_s))):
+                    released = await actor.release()
+        finally:
+            if released:
+                self._idle.setdefault(worker.threads, deque()).append(worker)
+            else:
+                await actor.kill()
 
     async def _close(self) -> None:
         guardian, self._guardian = self._guardian, None
         for worker in list(self._workers.values()):
             worker.quit()
         # They were told to quit, and end by themselves unless they are hung.
-        with anyio.move_on_after(_DEATH_NOTICE_S):
-            for worker in list(self._workers.values()):
-                if worker.is_idle:
-                    await worker.died.wait()
-        if guardian is not None:
-            await guardian.close()
-        self._idle.clear()
+        try:
+            with anyio.move_on_after(_DEATH_NOTICE_S):
+                for worker in list(self._workers.values()):
+                    if worker.is_idle:
+                        await worker.died.wait()
+        finally:
+            self._idle.clear()
+            if guardian is not None:
+                await guardian.close()
 
     def _take_idle(self, spec: ActorSpec) -> _Worker | None:
         if spec.share.gpu_ids:
@@ -153,8 +164,12 @@ class ProcessExecutor(Executor):
         worker = _Worker(number, self._guardian, environment, spec.share.resources.threads)
         self._workers[number] = worker
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: worker, sock=self._guardian.fork(number))
-        worker.send({"op": "environment"}, await anyio.to_thread.run_sync(worker.first_words))
+        try:
+            await loop.create_connection(lambda: worker, sock=self._guardian.fork(number))
+        except BaseException:
+            self._guardian.kill(number)
+            raise
+        worker.send({"op": "environment"}, worker.first_words())
         return worker
 
     def _retire_surplus(self) -> None:
@@ -195,7 +210,7 @@ class _Worker(asyncio.Protocol):
 
     def first_words(self) -> bytes:
         """What a worker is told before anything else."""
-        given = {"environment": self.environment, "path": import_path(), "threads": self.threads}
+        given = {"environment": self.environment, "threads": self.threads}
         return json.dumps(given).encode()
 
     def send(self, head: dict[str, Any], body: bytes = b"") -> asyncio.Future[Answer]:
@@ -238,10 +253,9 @@ class _Worker(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         if self.died.is_set():
-            transport.abort()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -272,7 +286,7 @@ class _ProcessActor(Actor):
         self.worker = worker
         self.is_clean = True
 
-    async def build(self, config: bytes) -> None:
+    async def build(self, config: bytes, path: list[str]) -> None:
         """Send the trainable and its configuration."""
         spec, worker = self.spec, self.worker
         known = spec.shipment.digest in worker.known
@@ -283,6 +297,7 @@ class _ProcessActor(Actor):
             "sources": {} if known else spec.shipment.sources,
             "logdir": spec.logdir,
             "log": spec.log,
+            "path": path,
             "trial_id": spec.trial_id,
             "trial_name": spec.trial_name,
             "tag": spec.tag,
@@ -306,7 +321,7 @@ class _ProcessActor(Actor):
         await self.worker.kill()
 
     def _begin(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Answer]:
-        return self.worker.send({"op": "call", "method": method}, dump_args(args))
+        return self.worker.send({"op": "call", "method": method}, dump_args(method, args))
 
     def _error(self, answer: Answer, method: str) -> Any:
         self.is_clean = False  # after a failure nobody knows what state the process is in

@@ -1,0 +1,97 @@
+"""What a trainable counts over its life, and how that fills the fields that every result has."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from asynctune import result as _result
+from asynctune.result import Row
+
+
+class Counters:
+    """Counts iterations, seconds, timesteps and episodes.
+
+    Iterations, times and totals go on after a restore; what is called ``..._since_restore`` begins
+    anew.
+    """
+
+    def __init__(self) -> None:
+        self.experiment_id = uuid.uuid4().hex
+        self.iteration = 0
+        self.time_total = 0.0
+        self.timesteps_total: int | None = None
+        self.episodes_total: int | None = None
+        self._time_since_restore = 0.0
+        self._timesteps_since_restore = 0
+        self._iterations_since_restore = 0
+        self._hostname = socket.gethostname()
+
+    def fill(self, row: Row, elapsed_s: float) -> None:
+        """Count an iteration and fill in the fields of its result.
+
+        Args:
+            row: What was reported; it is changed.
+            elapsed_s: How long the iteration took, unless the row says so itself.
+        """
+        self.iteration += 1
+        self._iterations_since_restore += 1
+        given = row.get(_result.TIME_THIS_ITER_S)
+        this_iter = elapsed_s if given is None else given
+        self.time_total += this_iter
+        self._time_since_restore += this_iter
+        timesteps = row.get(_result.TIMESTEPS_THIS_ITER)
+        if timesteps is not None:
+            self.timesteps_total = (self.timesteps_total or 0) + timesteps
+            self._timesteps_since_restore += timesteps
+        episodes = row.get(_result.EPISODES_THIS_ITER)
+        if episodes is not None:
+            self.episodes_total = (self.episodes_total or 0) + episodes
+        row.setdefault(_result.DONE, False)
+        row.setdefault(_result.TIMESTEPS_TOTAL, self.timesteps_total)
+        row.setdefault(_result.EPISODES_TOTAL, self.episodes_total)
+        row.setdefault(_result.TRAINING_ITERATION, self.iteration)
+        loss = row.get(_result.MEAN_LOSS)
+        if loss is not None:
+            row.setdefault(_result.NEG_MEAN_LOSS, -loss)
+        now = datetime.now()
+        row.update(
+            {
+                _result.TIME_THIS_ITER_S: this_iter,
+                _result.TIME_TOTAL_S: self.time_total,
+                _result.TIME_SINCE_RESTORE: self._time_since_restore,
+                _result.TIMESTEPS_SINCE_RESTORE: self._timesteps_since_restore,
+                _result.ITERATIONS_SINCE_RESTORE: self._iterations_since_restore,
+                _result.EXPERIMENT_ID: self.experiment_id,
+                _result.DATE: now.strftime("%Y-%m-%d_%H-%M-%S"),
+                _result.TIMESTAMP: int(now.timestamp()),
+                _result.PID: os.getpid(),
+                _result.HOSTNAME: self._hostname,
+                _result.NODE_IP: "127.0.0.1",
+            }
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "experiment_id": self.experiment_id,
+            "iteration": self.iteration,
+            "timesteps_total": self.timesteps_total,
+            "time_total": self.time_total,
+            "episodes_total": self.episodes_total,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        self.experiment_id = state["experiment_id"]
+        self.iteration = state["iteration"]
+        self.timesteps_total = state["timesteps_total"]
+        self.time_total = state["time_total"]
+        self.episodes_total = state["episodes_total"]
+        self._time_since_restore = 0.0
+        self._timesteps_since_restore = 0
+        self._iterations_since_restore = 0

@@ -1,0 +1,82 @@
+"""Who gets a free slot: the queue before a pool of resources that several runs share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from asynctune.resources import ResourcePool, Resources, Share
+
+
+class Slots:
+    """Lends a pool's resources to waiting trials: first to the run that holds fewest.
+
+    Args:
+        pool: The book of what is free.
+    """
+
+    def __init__(self, pool: ResourcePool) -> None:
+        self.pool = pool
+        self._held: dict[object, int] = {}
+        self._waiting: dict[object, deque[tuple[Resources, asyncio.Future[Share]]]] = {}
+
+    @asynccontextmanager
+    async def lend(self, resources: Resources, owner: object) -> AsyncIterator[Share]:
+        """Wait for a share and hold it.
+
+        Args:
+            resources: How much.
+            owner: The run that asks; any object.
+        """
+        future: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
+        entry = (resources, future)
+        self._waiting.setdefault(owner, deque()).append(entry)
+        self._grant()
+        try:
+            try:
+                # Not `await future`: a grant that races with a cancellation must not be lost.
+                await asyncio.wait([future])
+                share = future.result()
+            except BaseException:
+                if future.done():
+                    self._give_back(future.result(), owner)
+                else:
+                    self._waiting[owner].remove(entry)
+                    self._forget(owner)
+                    self._grant()
+                raise
+            try:
+                yield share
+            finally:
+                self._give_back(share, owner)
+        finally:
+            self._forget(owner)
+
+    def _give_back(self, share: Share, owner: object) -> None:
+        self.pool.give_back(share)
+        self._held[owner] -= 1
+        self._grant()
+
+    def _grant(self) -> None:
+        granted = True
+        while granted:
+            granted = False
+            for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
+                queue = self._waiting[owner]
+                if not queue:
+                    continue
+                share = self.pool.take(queue[0][0])
+                if share is not None:
+                    _, future = queue.popleft()
+                    self._held[owner] = self._held.get(owner, 0) + 1
+                    future.set_result(share)
+                    granted = True
+                    break
+
+    def _forget(self, owner: object) -> None:
+        if not self._waiting.get(owner):
+            self._waiting.pop(owner, None)
+            if not self._held.get(owner):
+                self._held.pop(owner, None)

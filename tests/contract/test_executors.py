@@ -1,0 +1,59 @@
+"""The executors that come with asynctune keep the contract of executors."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+
+import executor_trainables as given
+import pytest
+
+pytest.register_assert_rewrite("executor_harness", "executor_suite")
+
+from executor_harness import cancel_everywhere, children, is_readable, watched  # noqa: E402
+from executor_suite import ExecutorContract  # noqa: E402
+
+from asynctune.executors import InlineExecutor, ProcessExecutor  # noqa: E402
+
+
+class TestProcessExecutor(ExecutorContract):
+    def make_executor(self):
+        return ProcessExecutor(2)
+
+    async def test_a_cancellation_at_any_moment_leaves_no_worker_to_nobody(self):
+        async def scenario():
+            async with pool.actor(given.Counter, grace_s=5) as actor:
+                await actor.train()
+
+        async def look():
+            async with pool.actor(given.Counter) as actor:
+                used = (await actor.train())["pid"]
+                pids.add(used)
+                for pid in set(pool.pids) - {used}:
+                    with suppress(ProcessLookupError), watched(pid) as process:
+                        assert await is_readable(process, within_s=3), f"{pid} is nobody's"
+
+        pids = set()
+        async with ProcessExecutor(1) as pool:
+            await cancel_everywhere(scenario, look)
+        assert len(pids) > 1, "some of them were cancelled at work"
+
+    @pytest.mark.slow
+    async def test_a_cancellation_at_any_moment_leaves_no_process(self):
+        async def scenario():
+            async with ProcessExecutor(1) as pool, pool.actor(given.Counter, grace_s=5) as actor:
+                await actor.train()
+
+        async def look():
+            gc.collect()  # a process that nobody waited for would warn now
+            for pid in set(children()) - before:
+                with suppress(ProcessLookupError), watched(pid) as process:
+                    assert await is_readable(process), f"{pid} is alive"
+
+        before = set(children())
+        await cancel_everywhere(scenario, look)
+
+
+class TestInlineExecutor(ExecutorContract):
+    def make_executor(self):
+        return InlineExecutor()
