@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from asynctune.export import ExportFormat
     from asynctune.function_runner import StatusReporter, wrap_function
     from asynctune.resources import Resources
-    from asynctune.run import run, start
     from asynctune.space import (
         choice,
         grid_search,
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from asynctune.track import get_checkpoint, report
     from asynctune.trainable import Trainable
     from asynctune.trial import Status, Trial
+    from asynctune.tuning import run, start
 
 __version__ = "0.1.0"
 
@@ -89,7 +89,6 @@ _WHERE = {
     "export": ("ExportFormat",),
     "function_runner": ("StatusReporter", "wrap_function"),
     "resources": ("Resources",),
-    "run": ("run", "start"),
     "space": (
         "choice",
         "grid_search",
@@ -109,6 +108,8 @@ _WHERE = {
     "track": ("get_checkpoint", "report"),
     "trainable": ("Trainable",),
     "trial": ("Status", "Trial"),
+    # Not a module called run: importing that would put it in the place of the function.
+    "tuning": ("run", "start"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 _SUBPACKAGES = ("executors", "loggers", "schedulers", "suggest", "track", "utils")

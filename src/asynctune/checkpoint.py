@@ -103,6 +103,10 @@ def verify(root: Path) -> Manifest:
         CheckpointCorrupt: A file is missing, has another size, or another sha256.
     """
     manifest = read_manifest(root)
+    for relative in manifest.directories:
+        path = root / relative
+        if not (path.is_dir() and stat.S_ISDIR(path.lstat().st_mode)):
+            raise CheckpointCorrupt(f"{path} is a directory in the manifest, but not on disk")
     for relative, (size, digest) in manifest.files.items():
         path = root / relative
         try:
@@ -157,8 +161,8 @@ def relative_path(saved: Any, target: Path, name: str) -> str:
             f"{name} returned {os.fspath(saved)!r}, which is not inside the directory it was given, "
             f"{str(target)!r}"
         )
-    for directory in path.parents:
-        if target in (directory, path):
+    for directory in (path, *path.parents):
+        if directory == target:
             break
         if (directory / MANIFEST).exists():
             raise ValueError(
@@ -184,18 +188,11 @@ def delete(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def pack(root: Path, relative: str) -> bytes:
-    """Turn a checkpoint directory into bytes: a JSON header, then the files one after another.
-
-    Args:
-        root: The checkpoint directory.
-        relative: The path below it that is to be restored.
-    """
+def pack(root: Path) -> bytes:
+    """Turn a checkpoint directory into bytes: a JSON header, then the files one after another."""
     manifest_bytes = (root / MANIFEST).read_bytes()
     manifest = Manifest.from_json(manifest_bytes, root / MANIFEST)
-    header = json.dumps(
-        {"name": root.name, "path": relative, "manifest": manifest_bytes.decode()}
-    ).encode()
+    header = json.dumps({"name": root.name, "manifest": manifest_bytes.decode()}).encode()
     parts = [_MAGIC, struct.pack("!Q", len(header)), header]
     parts += [(root / name).read_bytes() for name in sorted(manifest.files)]
     return b"".join(parts)
@@ -218,21 +215,24 @@ def unpack(data: bytes, parent: Path) -> Path:
     try:
         (length,) = struct.unpack("!Q", data[len(_MAGIC) : start])
         header = json.loads(bytes(data[start : start + length]))
-        name, relative, text = header["name"], header["path"], header["manifest"].encode()
+        name, text = header["name"], header["manifest"].encode()
         manifest = Manifest.from_json(text, what)
         root = parent / inside(name, what)
-        if relative != "":
-            inside(relative, what)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         if isinstance(exc, UnsafePath):
             raise
         raise CheckpointCorrupt(f"the checkpoint object is damaged: {exc!r}") from exc
+    size = sum(size for size, _ in manifest.files.values())
+    if len(data) != start + length + size:
+        raise CheckpointCorrupt(
+            f"the checkpoint object has {len(data)} bytes; {start + length + size} are wanted"
+        )
     try:
         _write_out(data, start + length, manifest, root)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as exc:
         raise CheckpointCorrupt(f"the checkpoint object holds names that clash: {exc}") from exc
     (root / MANIFEST).write_bytes(text)
-    path: Path = root / relative
+    path: Path = root / manifest.path
     return path
 
 

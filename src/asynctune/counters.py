@@ -12,6 +12,13 @@ from typing import Any
 from asynctune import result as _result
 from asynctune.result import Row
 
+_NUMBERS = (
+    _result.TIME_THIS_ITER_S,
+    _result.TIMESTEPS_THIS_ITER,
+    _result.EPISODES_THIS_ITER,
+    _result.MEAN_LOSS,
+)
+
 
 class Counters:
     """Counts iterations, seconds, timesteps and episodes.
@@ -38,6 +45,10 @@ class Counters:
             row: What was reported; it is changed.
             elapsed_s: How long the iteration took, unless the row says so itself.
         """
+        for name in _NUMBERS:
+            value = row.get(name)
+            if value is not None and isinstance(value, str | bytes | list | tuple | dict | set):
+                raise TypeError(f"result[{name!r}] is {value!r}; a number is wanted")
         self.iteration += 1
         self._iterations_since_restore += 1
         given = row.get(_result.TIME_THIS_ITER_S)

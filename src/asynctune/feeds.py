@@ -11,7 +11,7 @@ import contextvars
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from asynctune import track
 from asynctune.reporter import StatusReporter
 from asynctune.track import Checkpoint
 
-_CANCEL_S = 1.0
+_CANCEL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Feeding:
         own_process: Whether threads that the function starts can mean no other trial.
     """
 
-    call: Callable[[StatusReporter | None], Any]
+    call: Callable[[track.Session], Any]
     checkpoint: Checkpoint | None
     trial_id: str | None
     trial_name: str | None
@@ -115,9 +115,10 @@ class GeneratorFeed:
     """A generator, driven from the thread that calls ``train()``."""
 
     def __init__(self, feeding: Feeding) -> None:
+        session = feeding.no_reports()
         self._context = contextvars.copy_context()
-        self._context.run(track.session.set, feeding.no_reports())
-        self._generator: Generator[Any, None, Any] = self._context.run(feeding.call, None)
+        self._context.run(track.session.set, session)
+        self._generator: Generator[Any, None, Any] = self._context.run(feeding.call, session)
 
     def next(self) -> Any:
         try:
@@ -198,29 +199,30 @@ class AsyncGeneratorFeed:
 
     def __init__(self, feeding: Feeding) -> None:
         self._session = feeding.no_reports()
-        self._generator: AsyncGenerator[Any, None] = feeding.call(None)
+        self._generator: AsyncGenerator[Any, None] = feeding.call(self._session)
 
     async def next(self) -> Any:
-        token = track.session.set(self._session)
-        try:
-            return await anext(self._generator)
-        except StopAsyncIteration:
-            return Ended()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:
-            return Ended(error=exc)
-        finally:
-            track.session.reset(token)
+        return await self._within(anext(self._generator))
 
     async def stop(self, grace_s: float) -> Ended | None:
         try:
             async with asyncio.timeout(grace_s):
-                await self._generator.aclose()
+                ended = await self._within(self._generator.aclose())
         except TimeoutError:
             return None
-        except asyncio.CancelledError:
-            raise
+        return ended or Ended()
+
+    async def _within(self, awaitable: Awaitable[Any]) -> Any:
+        """Await a step of the generator in the session of its trial."""
+        token = track.session.set(self._session)
+        try:
+            return await awaitable
+        except StopAsyncIteration:
+            return Ended()
         except BaseException as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             return Ended(error=exc)
-        return Ended()
+        finally:
+            track.session.reset(token)

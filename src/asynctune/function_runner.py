@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from asynctune.manifest import MANIFEST
 from asynctune.reporter import StatusReporter
 from asynctune.result import Row
 from asynctune.signature import Form, Function, ReporterBy, Signature, inspect_function
-from asynctune.track import Checkpoint
+from asynctune.track import Checkpoint, Session
 from asynctune.trainable import Trainable
 
 __all__ = ["AsyncFunctionTrainable", "FunctionTrainable", "StatusReporter", "wrap_function"]
@@ -51,6 +52,7 @@ class FunctionTrainable(Trainable):
         self._offered: Checkpoint | None = None
         self._last: Row = {}
         self._ended: Ended | None = None
+        self._told_to_stop = False
         self._feed: ThreadFeed | GeneratorFeed | None = None
 
     @property
@@ -60,7 +62,7 @@ class FunctionTrainable(Trainable):
 
     def _train(self) -> Any:
         if self._ended is not None:
-            return self._duplicate()
+            return self._after_the_end(self._ended)
         if self._feed is None:
             feed = GeneratorFeed if self._signature.form is Form.GENERATOR else ThreadFeed
             self._feed = feed(self._feeding())
@@ -82,6 +84,20 @@ class FunctionTrainable(Trainable):
             raise RuntimeError(f"{self._signature.name} raised {error!r}") from error
         if isinstance(item.value, Mapping):
             return self._reported(item.value)
+        if inspect.iscoroutine(item.value) or inspect.isgenerator(item.value):
+            item.value.close()
+        if inspect.isawaitable(item.value) or isinstance(item.value, Iterator | AsyncIterator):
+            raise TuneError(
+                f"{self._signature.name} returned {type(item.value).__name__!r}, so nothing of it has "
+                "run; declare it with `async def`, or let the function itself yield"
+            )
+        return self._duplicate()
+
+    def _after_the_end(self, ended: Ended) -> Row:
+        if ended.error is not None and not self._told_to_stop:
+            raise TuneError(
+                f"{self._signature.name} has ended with {ended.error!r}"
+            ) from ended.error
         return self._duplicate()
 
     def _reported(self, metrics: Any) -> Row:
@@ -121,11 +137,25 @@ class FunctionTrainable(Trainable):
                 f"{self._signature.name} reported the checkpoint {self._checkpoint!r}, "
                 "which is not a directory"
             )
-        ignore = shutil.ignore_patterns(MANIFEST)
-        shutil.copytree(source, tmp_checkpoint_dir, dirs_exist_ok=True, ignore=ignore)
+        # A checkpoint that was restored may be reported again: its manifest is not the user's file.
+        shutil.copytree(
+            source,
+            tmp_checkpoint_dir,
+            dirs_exist_ok=True,
+            ignore=lambda folder, _: {MANIFEST} if Path(folder) == source else set(),
+        )
         return tmp_checkpoint_dir
 
-    def _restore(self, checkpoint: Any) -> None:
+    def _restore(self, checkpoint: Any) -> Any:
+        if self._feed is not None:
+            self._feed.stop(self._grace_s)
+        self._begin_from(checkpoint)
+
+    def _begin_from(self, checkpoint: Any) -> None:
+        """Let the next ``train()`` start the function anew, with this checkpoint."""
+        self._feed = None
+        self._ended = None
+        self._told_to_stop = False
         if isinstance(checkpoint, dict):
             checkpoint.pop("tune_checkpoint_path", None)
         self._checkpoint = checkpoint
@@ -139,7 +169,8 @@ class FunctionTrainable(Trainable):
     def _stop(self) -> Any:
         if self._feed is None or self._ended is not None:
             return None
-        self._ended = self._feed.stop(self._host.grace_s if self._host else 10.0)
+        self._told_to_stop = True
+        self._ended = self._feed.stop(self._grace_s)
         return self._note(self._ended)
 
     def _note(self, ended: Ended | None) -> str | None:
@@ -152,7 +183,7 @@ class FunctionTrainable(Trainable):
         text = "".join(traceback.format_exception(ended.error))
         return f"{name} was told to stop and ended with another exception:\n{text}"
 
-    def _call(self, reporter: StatusReporter | None) -> Any:
+    def _call(self, reporter: Session | None) -> Any:
         function = type(self)._function
         match self._signature.reporter:
             case ReporterBy.NOTHING:
@@ -161,6 +192,10 @@ class FunctionTrainable(Trainable):
                 return function(self._config_copy, reporter)
             case ReporterBy.NAME:
                 return function(self._config_copy, reporter=reporter)
+
+    @property
+    def _grace_s(self) -> float:
+        return self._host.grace_s if self._host else 10.0
 
     def _feeding(self) -> Feeding:
         return Feeding(
@@ -182,11 +217,17 @@ class AsyncFunctionTrainable(FunctionTrainable):
 
     async def _train(self) -> Any:
         if self._ended is not None:
-            return self._duplicate()
+            return self._after_the_end(self._ended)
         if self._async_feed is None:
             plain = self._signature.form is Form.ASYNC
             self._async_feed = (TaskFeed if plain else AsyncGeneratorFeed)(self._feeding())
         return self._taken(await self._async_feed.next())
+
+    async def _restore(self, checkpoint: Any) -> Any:
+        if self._async_feed is not None:
+            await self._async_feed.stop(self._grace_s)
+            self._async_feed = None
+        self._begin_from(checkpoint)
 
     async def abandon(self) -> None:
         """Cancel what is left of the function, when its host has no time to stop it."""
@@ -196,7 +237,8 @@ class AsyncFunctionTrainable(FunctionTrainable):
     async def _stop(self) -> Any:
         if self._async_feed is None or self._ended is not None:
             return None
-        self._ended = await self._async_feed.stop(self._host.grace_s if self._host else 10.0)
+        self._told_to_stop = True
+        self._ended = await self._async_feed.stop(self._grace_s)
         return self._note(self._ended)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from asynctune.errors import ExecutorError
 
 _T = TypeVar("_T")
+_CANCEL_S = 0.5
 
 
 class Calls(Protocol):
@@ -64,7 +65,8 @@ class SyncCalls:
         left = [task for task in asyncio.all_tasks(loop) if not task.done()]
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:  # one that swallows its cancellation is left behind
+            loop.run_until_complete(asyncio.wait(left, timeout=_CANCEL_S))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

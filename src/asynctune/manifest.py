@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -47,7 +48,7 @@ class Manifest:
             "files": {name: list(entry) for name, entry in sorted(self.files.items())},
             "directories": list(self.directories),
         }
-        return json.dumps(body, indent=1).encode()
+        return json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: Path) -> Manifest:
@@ -74,6 +75,8 @@ class Manifest:
             raise CheckpointCorrupt(
                 f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
             )
+        if body.pop("checksum", None) != _checksum(body):
+            raise ValueError("it does not have the checksum that it says")
         files = {
             inside(name, where): _entry(entry) for name, entry in _object(body["files"]).items()
         }
@@ -108,6 +111,10 @@ def inside(name: Any, where: Path) -> str:
     if long:
         raise UnsafePath(f"{where} names {name[:50]!r}..., which no file can be called")
     return name
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _entry(entry: Any) -> tuple[int, str]:

@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any
 
 from asynctune import result as _result
@@ -67,7 +67,7 @@ class StatusReporter:
         self._last_report = time.monotonic()
         self._unawaited: list[_Pending] = []
 
-    def __call__(self, **metrics: Any) -> Awaitable[None] | None:
+    def __call__(self, /, **metrics: Any) -> Awaitable[None] | None:
         """Report metrics, and wait until it was decided how to go on.
 
         Args:
@@ -82,8 +82,14 @@ class StatusReporter:
                 a ``StopAsyncIteration``.
         """
         if isinstance(self._queue, asyncio.Queue):
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                raise TuneError(
+                    "an `async def` function reported from a thread; report from its own loop"
+                ) from None
             self.refuse_unawaited()
-            pending = _Pending(self._report_async(metrics))
+            pending = _Pending(lambda: self._report_async(metrics))
             self._unawaited.append(pending)
             return pending
         self._report(metrics)
@@ -115,6 +121,7 @@ class StatusReporter:
         return self._logdir
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Begin: time counts from here, and a function finds this checkpoint."""
         self._checkpoint = checkpoint
         self._last_report = time.monotonic()
 
@@ -154,8 +161,6 @@ class StatusReporter:
         """
         self._unawaited = [pending for pending in self._unawaited if not pending.started]
         if any(at_end or pending.loop_came_round for pending in self._unawaited):
-            for pending in self._unawaited:
-                pending.close()
             self._unawaited.clear()
             raise TuneError(
                 "a report was not awaited; in `async def` write `await reporter(...)`, "
@@ -164,30 +169,41 @@ class StatusReporter:
 
 
 class _Pending(Coroutine[Any, Any, None]):
-    """A report in ``async def``: a coroutine that knows whether it was awaited."""
+    """A report in ``async def``: a coroutine that knows whether it was awaited.
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._coroutine = coroutine
-        self.started = False
+    The coroutine behind it is made when it is awaited, so that one that is forgotten is told of once,
+    by the reporter, and not by the interpreter too.
+    """
+
+    def __init__(self, report: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._report = report
+        self._coroutine: Coroutine[Any, Any, None] | None = None
         self.loop_came_round = False
         loop = asyncio.get_running_loop()
         # Twice: a task that was made for this report right after it starts in between.
         loop.call_soon(lambda: loop.call_soon(self._mark))
 
+    @property
+    def started(self) -> bool:
+        return self._coroutine is not None
+
     def _mark(self) -> None:
         self.loop_came_round = True
 
+    def _begun(self) -> Coroutine[Any, Any, None]:
+        if self._coroutine is None:
+            self._coroutine = self._report()
+        return self._coroutine
+
     def send(self, value: Any) -> Any:
-        self.started = True
-        return self._coroutine.send(value)
+        return self._begun().send(value)
 
     def throw(self, *args: Any) -> Any:
-        self.started = True
-        return self._coroutine.throw(*args)
+        return self._begun().throw(*args)
 
     def close(self) -> None:
-        self._coroutine.close()
+        if self._coroutine is not None:
+            self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        self.started = True
-        return self._coroutine.__await__()
+        return self._begun().__await__()

@@ -48,10 +48,12 @@ class Resources:
             for name, amount in self.custom_resources.items()
         }
         object.__setattr__(self, "custom_resources", MappingProxyType(custom))
-        if self.gpu > 1 and self.gpu != int(self.gpu):
-            raise ConfigError(
-                f"resources.gpu is {self.gpu}: above 1 whole GPUs are wanted, below it a fraction"
-            )
+        for name in ("gpu", "extra_gpu"):
+            amount = getattr(self, name)
+            if amount > 1 and amount != int(amount):
+                raise ConfigError(
+                    f"resources.{name} is {amount}: above 1 whole GPUs are wanted, below it a fraction"
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy does not pickle
         return Resources, tuple(self.to_dict().values())
@@ -172,6 +174,15 @@ class ResourcePool:
                 )
                 raise ConfigError(f"{text}. {advice}" if advice else text)
 
+        whole = dict.fromkeys(self.gpus, 1.0)
+        if not math.isinf(self.cpus) and self._pick_gpus(resources, whole) is None:
+            text = (
+                f"{what} asks for gpu={_number(resources.gpu)} and extra_gpu="
+                f"{_number(resources.extra_gpu)}, which cannot come from one GPU, and the executor has "
+                f"{len(self.gpus)} in all; it can never start"
+            )
+            raise ConfigError(f"{text}. {advice}" if advice else text)
+
     def take(self, resources: Resources) -> Share | None:
         """Lend a share, or return None if it does not fit now."""
         if self.slots is not None and self.lent >= self.slots:
@@ -184,7 +195,7 @@ class ResourcePool:
         for name, amount in resources.custom_resources.items():
             if round(self._free_custom.get(name, 0.0) - amount, 2) < 0:
                 return None
-        gpu_ids = self._pick_gpus(resources)
+        gpu_ids = self._pick_gpus(resources, self._free_gpus)
         if gpu_ids is None:
             return None
         self._move(resources, gpu_ids, -1)
@@ -197,21 +208,22 @@ class ResourcePool:
         if not math.isinf(self.cpus):
             self._move(share.resources, share.gpu_ids, +1)
 
-    def _pick_gpus(self, resources: Resources) -> tuple[str, ...] | None:
+    @staticmethod
+    def _pick_gpus(resources: Resources, free_gpus: Mapping[str, float]) -> tuple[str, ...] | None:
         picked: list[str] = []
         for amount in (resources.gpu, resources.extra_gpu):
             if 0 < amount < 1:
                 # The fullest one that still has room: whole ones stay whole for those who need them.
                 fits = [
                     (free, gpu)
-                    for gpu, free in self._free_gpus.items()
+                    for gpu, free in free_gpus.items()
                     if gpu not in picked and round(free - amount, 2) >= 0
                 ]
                 if not fits:
                     return None
                 picked.append(min(fits, key=lambda pair: pair[0])[1])
             elif amount:
-                whole = [g for g, free in self._free_gpus.items() if free == 1 and g not in picked]
+                whole = [g for g, free in free_gpus.items() if free == 1 and g not in picked]
                 if len(whole) < amount:
                     return None
                 picked += whole[: math.ceil(amount)]
@@ -220,6 +232,8 @@ class ResourcePool:
     def _move(self, resources: Resources, gpu_ids: tuple[str, ...], sign: int) -> None:
         self._free_cpus = round(self._free_cpus + sign * resources.cpu_total, 2)
         for name, amount in resources.custom_resources.items():
+            if not amount:  # of a name that the pool need not know
+                continue
             self._free_custom[name] = round(self._free_custom[name] + sign * amount, 2)
         amounts = _per_gpu(resources.gpu) + _per_gpu(resources.extra_gpu)
         for gpu, amount in zip(gpu_ids, amounts, strict=True):
@@ -231,10 +245,15 @@ def _per_gpu(amount: float) -> list[float]:
 
 
 def _amount(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ConfigError(f"{what} is {value!r}; a number of 0 or more is wanted")
-    if value < 0:
-        raise ConfigError(f"{what} is {value}; a number of 0 or more is wanted")
+    wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
+    try:
+        wrong = wrong or not math.isfinite(value) or value < 0
+    except OverflowError:
+        wrong = True
+    if wrong:
+        raise ConfigError(f"{what} is {value!r:.50}; a number of 0 or more is wanted")
+    if 0 < value < 0.005:
+        raise ConfigError(f"{what} is {value}; amounts are counted in hundredths")
     rounded = round(float(value), 2)  # so that 3 x 0.33 + 0.01 is 1, whatever the binary fractions
     return int(rounded) if rounded == int(rounded) else rounded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -83,7 +84,7 @@ def normalise(row: Mapping[Any, Any], what: str = "result") -> Row:
     Raises:
         NotSerializable: A value is none of JSON's; the message names its key.
     """
-    return {_key(key, what): _plain(value, what, (key,)) for key, value in row.items()}
+    return _plain_dict(row, what, ())
 
 
 def jsonable(value: Any) -> Any:
@@ -158,9 +159,7 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
                 str(key): _plain(item, what, (*path, key), lenient=True)
                 for key, item in value.items()
             }
-        return {
-            _key(key, what, path): _plain(item, what, (*path, key)) for key, item in value.items()
-        }
+        return _plain_dict(value, what, path)
     if isinstance(value, list | tuple):
         return [
             _plain(item, what, (*path, index), lenient=lenient) for index, item in enumerate(value)
@@ -171,15 +170,32 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
     # numpy, torch and jax agree on tolist(): a scalar gives a number, an array nested lists.
     to_list = getattr(value, "tolist", None)
     if callable(to_list) and not isinstance(value, type):
-        listed = to_list()
+        try:
+            listed = to_list()
+        except Exception:  # whatever it is, it is not an array
+            listed = value
         if type(listed) is not kind:
             return _plain(listed, what, path, lenient=lenient)
+    if isinstance(value, numbers.Real):
+        return float(value)
     if lenient:
         return _safe_repr(value)
     raise NotSerializable(
         f"{_name(what, path)} is a {kind.__module__}.{kind.__qualname__}, which a result cannot hold; "
         "report numbers, strings, None, lists and dicts of these, and save objects in a checkpoint"
     )
+
+
+def _plain_dict(value: Mapping[Any, Any], what: str, path: tuple[Any, ...]) -> Row:
+    plain = {}
+    for key, item in value.items():
+        name = _key(key, what, path)
+        if name in plain:
+            raise NotSerializable(
+                f"{_name(what, path)} has the key {name!r} twice: as str and number"
+            )
+        plain[name] = _plain(item, what, (*path, key))
+    return plain
 
 
 def _key(key: Any, what: str, path: tuple[Any, ...] = ()) -> str:

@@ -52,15 +52,9 @@ def inspect_function(function: Function) -> Signature:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"the signature of {name} cannot be read: {exc}") from exc
-    called = _underlying(function)
-    if inspect.isasyncgenfunction(called):
-        form = Form.ASYNC_GENERATOR
-    elif inspect.iscoroutinefunction(called):
-        form = Form.ASYNC
-    elif inspect.isgeneratorfunction(called):
-        form = Form.GENERATOR
-    else:
-        form = Form.PLAIN
+    if inspect.isclass(function):
+        raise ConfigError(f"{name} is a class, but no Trainable; a function of (config) is wanted")
+    form = _form(function)
     parameters = list(signature.parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]
@@ -75,12 +69,14 @@ def inspect_function(function: Function) -> Signature:
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p not in named
     ]  # fmt: skip
     takes_config = bool(positional) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if positional[:1] and positional[0].name == "reporter":
+        takes_config = False  # f(reporter, config) would get the two swapped
     if takes_config and not keywords:
-        if named and len(wanted) <= 1 and positional[:1] != named:
+        if named and len(wanted) <= 1:
             return Signature(form, ReporterBy.NAME, name)
         if len(wanted) == 2 and not named:
             return Signature(form, ReporterBy.POSITION, name)
-        if len(wanted) <= 1 and [p.name for p in wanted] != ["reporter"]:
+        if len(wanted) <= 1:
             return Signature(form, ReporterBy.NOTHING, name)
     raise ConfigError(
         f"{name}{signature} cannot be a trainable: it has to be callable as {name}(config) or "
@@ -96,9 +92,17 @@ def function_name(function: object) -> str:
     return "lambda" if name == "<lambda>" else str(name)
 
 
-def _underlying(function: Any) -> Any:
+def _form(function: Any) -> Form:
     while isinstance(function, functools.partial):
         function = function.func
-    if inspect.isroutine(function) or inspect.isclass(function):
-        return inspect.unwrap(function) if not inspect.ismethod(function) else function
-    return type(function).__call__
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    # The object itself first: an `async def` may wrap a plain function, and the other way round.
+    for looked_at in (function, inspect.unwrap(function)):
+        if inspect.isasyncgenfunction(looked_at):
+            return Form.ASYNC_GENERATOR
+        if inspect.iscoroutinefunction(looked_at):
+            return Form.ASYNC
+        if inspect.isgeneratorfunction(looked_at):
+            return Form.GENERATOR
+    return Form.PLAIN

@@ -32,7 +32,7 @@ class Session(Protocol):
     def logdir(self) -> str | None: ...
     @property
     def checkpoint(self) -> Checkpoint | None: ...
-    def __call__(self, **metrics: Any) -> Awaitable[None] | None: ...
+    def __call__(self, /, **metrics: Any) -> Awaitable[None] | None: ...
 
 
 session: ContextVar[Session | None] = ContextVar("asynctune_session", default=None)
@@ -68,7 +68,11 @@ def report(metrics: Mapping[str, Any] | None = None, /, **more: Any) -> Awaitabl
     """Report metrics of the running trial, as a dict, as keywords, or both; see :func:`log`."""
     if metrics is not None and not isinstance(metrics, Mapping):
         raise TypeError(f"report() was given {metrics!r}; a dict of metrics or keywords are wanted")
-    return log(**{**(metrics or {}), **more})
+    # Through the session itself: a metric may have any name, and numbers are keys of JSON's, too.
+    named = {
+        key if isinstance(key, str) else str(key): value for key, value in (metrics or {}).items()
+    }
+    return _current()(**(named | more))
 
 
 def trial_dir() -> str:
@@ -121,7 +125,7 @@ class Standalone:
         self._iteration = 0
         self._logger = UnifiedLogger({_result.TRIAL_ID: self.trial_id}, self.logdir)
 
-    def __call__(self, **metrics: Any) -> Awaitable[None]:
+    def __call__(self, /, **metrics: Any) -> Awaitable[None]:
         metrics.pop("checkpoint", None)
         self._iteration += 1
         row = _result.normalise(metrics)
@@ -150,5 +154,5 @@ class NoReports:
         self.checkpoint = checkpoint
         self._instead = instead
 
-    def __call__(self, **metrics: Any) -> None:
+    def __call__(self, /, **metrics: Any) -> None:
         raise TuneError(f"report() and track.log() do not work here: {self._instead}")

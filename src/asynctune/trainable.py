@@ -64,9 +64,7 @@ class Trainable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = [
-            base for base in cls.__mro__ if issubclass(base, Trainable) and base is not Trainable
-        ]
+        own = [base for base in cls.__mro__ if base not in (Trainable, object)]
         names = {name for base in own for name in vars(base)}
         uses_seed = any(name in names for name in _LATER_SPELLING)
         cls._hook_names = {
@@ -323,8 +321,8 @@ class Trainable:
     async def _run_save_to_object(self) -> bytes:
         aside = await self._calls.blocking(self._make_aside, "save_to_object")
         try:
-            root, relative = await self._commit(aside)
-            return await self._calls.blocking(_checkpoint.pack, root, relative)
+            root, _ = await self._commit(aside)
+            return await self._calls.blocking(_checkpoint.pack, root)
         finally:
             await self._calls.blocking(_remove, aside)
 
@@ -354,11 +352,14 @@ class Trainable:
 
     async def _run_stop(self) -> Any:
         try:
-            await self._calls.blocking(self._result_logger.flush)
-            await self._calls.blocking(self._result_logger.close)
-            return await self._hook("_stop")
+            try:
+                await self._calls.blocking(self._result_logger.flush)
+                await self._calls.blocking(self._result_logger.close)
+            finally:
+                note = await self._hook("_stop")
         finally:
             self._calls.close()
+        return note
 
     # -- small helpers --------------------------------------------------------------------------
 
@@ -366,6 +367,7 @@ class Trainable:
         return await self._calls.hook(getattr(self, self._spelling(name)), *args)
 
     def _make_aside(self, suffix: str) -> str:
+        os.makedirs(self._logdir, mode=0o700, exist_ok=True)
         return tempfile.mkdtemp(suffix=suffix, dir=self._logdir)
 
     def _spelling(self, name: str) -> str:

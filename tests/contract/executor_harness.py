@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import executor_trainables as given
 import pytest
 
 from asynctune.executors.base import Actor, ActorSpec, Executor
@@ -18,6 +19,8 @@ from asynctune.resources import Resources
 from asynctune.result import AUTO_FILLED, TIMESTEPS_TOTAL, TRAINING_ITERATION, normalise
 from asynctune.trainable import Trainable
 
+COUNTERS = [given.Counter, given.AsyncCounter]
+LOSSES = {"losses": [3.0, 2.0, 0.5]}
 COMPARED = {"done", "config", TRAINING_ITERATION, TIMESTEPS_TOTAL, "iterations_since_restore"}
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import executor_trainables as given
 import pytest
 
-pytest.register_assert_rewrite("executor_harness", "executor_suite")
+pytest.register_assert_rewrite("executor_harness", "executor_endings", "executor_suite")
 
 from executor_harness import cancel_everywhere, children, is_readable, watched  # noqa: E402
 from executor_suite import ExecutorContract  # noqa: E402

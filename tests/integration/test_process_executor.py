@@ -221,6 +221,22 @@ async def test_output_by_whatever_way_goes_to_the_log_and_never_breaks_the_proto
             )
 
 
+async def test_a_trial_that_replaces_stdout_takes_nothing_of_the_next():
+    def replaces(config):
+        import io
+        import sys
+
+        print("from print")
+        sys.stdout = io.StringIO()
+        track.log()
+
+    async with ProcessExecutor(1) as pool:
+        for _ in range(2):
+            async with pool.actor(replaces) as actor:
+                await actor.train()
+            assert Path(actor.logdir, "output.log").read_text() == "from print\n"
+
+
 async def test_the_input_of_the_driver_is_not_the_trials():
     def reads(config):
         import sys

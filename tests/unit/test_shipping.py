@@ -203,9 +203,13 @@ def test_a_config_travels_by_value_where_it_must():
 
 
 def test_arguments_travel_and_none_are_nothing():
-    assert dump_args(()) == b""
-    assert pickle.loads(dump_args(("a", {"b": (1, 2)}))) == ("a", {"b": (1, 2)})
-    assert pickle.loads(dump_args((lambda: 7,)))[0]() == 7
+    assert dump_args("save", ()) == b""
+    assert pickle.loads(dump_args("save", ("a", {"b": (1, 2)}))) == ("a", {"b": (1, 2)})
+    assert pickle.loads(dump_args("reset_config", (lambda: 7,)))[0]() == 7
+    with pytest.raises(NotSerializable, match=r"^config\['lock'\]"):
+        dump_args("reset_config", ({"lock": LOCK},))
+    with pytest.raises(NotSerializable, match=r"save\(\)"):
+        dump_args("save", (LOCK,))
 
 
 # -- which code it is ----------------------------------------------------------------------------

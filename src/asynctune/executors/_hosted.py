@@ -22,6 +22,9 @@ from asynctune.hosting import Host, host
 from asynctune.trainable import Trainable
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HOST_GRACE_S = 1.0
+"""How much longer than its executor a trainable waits for its function: the executor is to decide."""
+
 _MAX_ROW = 16 << 20
 _MAX_TEXT = 64 << 10
 
@@ -149,7 +152,7 @@ def _encode_row(value: Mapping[str, Any]) -> bytes:
 def _trim(shown: traceback.TracebackException, depth: int = 0) -> None:
     """Leave out our own frames above the user's: they explain nothing."""
     frames = list(shown.stack)
-    while frames and os.path.abspath(frames[0].filename).startswith(_PACKAGE):
+    while frames and os.path.abspath(frames[0].filename).startswith(_PACKAGE + os.sep):
         frames.pop(0)
     if frames:
         shown.stack[:] = frames

@@ -24,6 +24,7 @@ from typing import Any
 from asynctune import track
 from asynctune.executors._frames import HEAD, frame
 from asynctune.executors._hosted import (
+    HOST_GRACE_S,
     Answer,
     AnswerKind,
     as_class,
@@ -99,6 +100,7 @@ class Worker:
         logdir = head["logdir"]
         os.makedirs(logdir, mode=0o700, exist_ok=True)
         _redirect_output(head["log"])
+        _renew_streams()
         code, config = body[: head["code"]], body[head["code"] :]
         for name, lines in head["sources"].items():
             # No file is behind these names (notebook cells): tracebacks find their lines here.
@@ -116,7 +118,7 @@ class Worker:
             trial_id=head["trial_id"],
             trial_name=head["trial_name"],
             experiment_tag=head["tag"],
-            grace_s=head["grace_s"],
+            grace_s=head["grace_s"] + HOST_GRACE_S,
             own_process=True,
         )
         self._built_at = time.monotonic()
@@ -163,13 +165,6 @@ def main(channel: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is for the driver
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect_output(None)
-    # What the user prints is in the log when it is printed, not when a buffer is full.
-    sys.stdout = open(
-        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-    )
-    sys.stderr = open(
-        2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-    )
     faulthandler.enable(file=2)
     numpy = sys.modules.get("numpy")
     if numpy is not None:  # preloaded before the fork: its siblings would draw the same numbers
@@ -198,6 +193,17 @@ def _redirect_output(path: str | None) -> None:
     finally:
         if target > 2:
             os.close(target)
+
+
+def _renew_streams() -> None:
+    """Take the standard streams back from whatever a trial has put in their place."""
+    # What the user prints is in the log when it is printed, not when a buffer is full.
+    sys.stdout = open(
+        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+    sys.stderr = open(
+        2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def _has_children() -> bool:

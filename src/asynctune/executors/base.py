@@ -26,6 +26,7 @@ from asynctune.executors._hosted import METHODS, Answer, AnswerKind
 from asynctune.executors._shipping import Shipment, ship
 from asynctune.executors._slots import Slots
 from asynctune.hosting import new_standalone_dir
+from asynctune.notices import warn
 from asynctune.resources import ResourcePool, Resources, Share
 from asynctune.result import Row
 
@@ -372,7 +373,9 @@ class Executor(abc.ABC):
             yield actor
         finally:
             with anyio.CancelScope(shield=True):
-                await actor.farewell(spec.grace_s)
+                farewell = await actor.farewell(spec.grace_s)
+                if farewell.error is not None:
+                    await warn("%s", farewell.error)
                 await self._finish(actor)
 
     @abc.abstractmethod

@@ -18,6 +18,7 @@ import anyio.to_thread
 from asynctune import track
 from asynctune.errors import ConfigError
 from asynctune.executors._hosted import (
+    HOST_GRACE_S,
     Answer,
     AnswerKind,
     build,
@@ -109,7 +110,7 @@ def _host(spec: ActorSpec, calls: Any, *, setup_later: bool) -> Host:
         trial_id=spec.trial_id,
         trial_name=spec.trial_name,
         experiment_tag=spec.tag,
-        grace_s=spec.grace_s,
+        grace_s=spec.grace_s + HOST_GRACE_S,
         setup_later=setup_later,
     )
 

@@ -1,0 +1,370 @@
+"""The rules of the house hold, and the fixtures in conftest.py see what they are there to see."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+import asynctune
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "asynctune"
+CONFTEST = ROOT / "tests" / "conftest.py"
+QUICKSTART = ROOT / "examples" / "quickstart.py"
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+PROJECT = tomllib.loads(PYPROJECT)
+README = (ROOT / "README.md").read_text()
+
+
+# What the files say of each other
+
+
+def test_the_changelog_begins_with_the_version_of_the_project_or_with_what_is_unreleased():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    version = PROJECT["project"]["version"]
+    assert headings[0] in ("Unreleased", version)
+    assert [name for name in headings if name != "Unreleased"][:1] in ([], [version])
+
+
+def test_the_package_knows_the_version_of_the_project():
+    assert asynctune.__version__ == PROJECT["project"]["version"]
+
+
+def test_the_core_needs_three_packages():
+    names = [re.split(r"[<>=]", need)[0] for need in PROJECT["project"]["dependencies"]]
+    assert sorted(names) == ["aiofiles", "anyio", "cloudpickle"]
+
+
+def test_every_rule_that_ruff_ignores_has_its_reason_beside_it():
+    lint = PROJECT["tool"]["ruff"]["lint"]
+    ignored = [
+        *lint["ignore"],
+        *(code for codes in lint["per-file-ignores"].values() for code in codes),
+    ]
+    explained = re.findall(r'^    "([A-Z]+\d*)", *# \S.*$', PYPROJECT, re.MULTILINE)
+    assert sorted(explained) == sorted(ignored)
+
+
+def test_no_module_is_longer_than_400_lines():
+    lengths = {
+        str(path.relative_to(SOURCE)): len(path.read_text().splitlines())
+        for path in SOURCE.rglob("*.py")
+    }
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_the_readme_shows_the_quickstart_as_it_is():
+    first_block = re.search(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert first_block is not None
+    assert first_block[1] == QUICKSTART.read_text()
+
+
+def test_the_quickstart_has_at_most_12_lines_of_code():
+    tokens = tokenize.generate_tokens(io.StringIO(QUICKSTART.read_text()).readline)
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    lines = {token.start[0] for token in tokens if token.type not in blank and token.string}
+    assert 5 < len(lines) <= 12
+
+
+def test_the_readme_begins_with_commands_that_the_makefile_has():
+    commands = re.findall(r"^make (\w+)", README, re.MULTILINE)
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert commands[:2] == ["demo", "test"]
+    assert set(commands) <= set(targets)
+
+
+def test_a_change_is_checked_with_the_command_that_the_readme_gives():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "\nmake test\n" in script.read_text()
+
+
+def test_the_license_is_the_whole_apache_license():
+    text = (ROOT / "LICENSE").read_text()
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in text
+    assert text.rstrip().endswith("limitations under the License.")
+
+
+# What surrounds every test
+
+
+def test_results_go_to_the_directory_of_the_test(results_dir, tmp_path):
+    assert os.environ["ASYNCTUNE_RESULTS_DIR"] == str(results_dir)
+    assert results_dir.is_relative_to(tmp_path)
+
+
+SUITE = '''
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import aiofiles
+import anyio.to_thread
+import pytest
+
+import asynctune
+
+end = threading.Event()
+kept = []  # or the garbage collector would mend what the tests break
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_the_threads():
+    yield
+    end.set()
+
+
+def inside(module, function, *args):
+    """Call the function as if that module of asynctune did."""
+    path = Path(asynctune.__file__).parent / module
+    scope = {}
+    exec(compile("def call(function, *args): return function(*args)", path, "exec"), scope)
+    return scope["call"](function, *args)
+
+
+def child():
+    code = "import sys; sys.stdin.read()"
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+
+
+@pytest.mark.asyncio
+async def test_leaves_a_task():
+    kept.append(asyncio.create_task(asyncio.Event().wait()))
+
+
+def test_leaves_a_thread():
+    threading.Thread(target=end.wait, name="some thread").start()
+
+
+def test_leaves_a_daemon_thread_of_asynctune():
+    threading.Thread(target=end.wait, name="asynctune-1", daemon=True).start()
+
+
+@pytest.mark.asyncio
+async def test_leaves_a_thread_from_a_coroutine():
+    threading.Thread(target=end.wait, name="some thread").start()
+
+
+def test_leaves_a_process():
+    kept.append(child())
+
+
+def test_leaves_a_zombie():
+    kept.append(child())
+    kept[-1].stdin.close()
+
+
+def test_leaves_a_file():
+    kept.append(open(__file__))
+
+
+@pytest.mark.asyncio
+async def test_leaves_a_socket():
+    kept.append(socket.socket())
+
+
+@pytest.mark.asyncio
+async def test_blocks_the_loop_in_asynctune():
+    inside("runner.py", time.sleep, 0)
+
+
+@pytest.mark.asyncio
+async def test_blocks_the_loop_where_the_error_is_caught():
+    try:
+        inside("runner.py", time.sleep, 0)
+    except Exception:
+        pass
+
+
+@pytest.mark.asyncio
+async def test_blocks_the_loop_through_a_library():
+    inside("logwriter.py", Path(__file__).read_text)
+
+
+@pytest.mark.asyncio
+async def test_syncs_a_file_in_the_journal():
+    with open(os.devnull, "w") as file:
+        inside("journal.py", os.fsync, file.fileno())
+
+
+@pytest.mark.asyncio
+async def test_writes_on_the_loop_outside_the_journal(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        inside("runner.py", os.write, file.fileno(), b"row")
+
+
+@pytest.mark.asyncio
+async def test_passes_with_a_task_that_ended():
+    await asyncio.create_task(asyncio.sleep(0))
+
+
+@pytest.mark.asyncio
+async def test_passes_with_the_threads_of_anyio_and_asyncio():
+    await anyio.to_thread.run_sync(int)
+    await asyncio.to_thread(int)
+    async with aiofiles.open(__file__) as file:
+        kept.append(await file.read())
+
+
+@pytest.mark.asyncio
+async def test_passes_with_a_process_that_ended():
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await process.wait()
+
+
+@pytest.mark.asyncio
+async def test_passes_with_a_process_that_asynctune_starts():
+    start = anyio.open_process
+    async with await inside("runner.py", start, [sys.executable, "-c", ""]) as process:
+        await process.wait()
+
+
+def test_passes_with_a_thread_that_is_about_to_end():
+    soon = threading.Event()
+    threading.Thread(target=soon.wait).start()
+    soon.set()
+
+
+def test_passes_with_a_process_that_was_waited_for():
+    with child() as process:
+        process.communicate()
+
+
+def test_passes_with_a_file_in_a_cycle_of_garbage():
+    cycle = [os.memfd_create("file")]
+    cycle.append(cycle)
+    os.close(cycle[0])
+
+
+@pytest.mark.asyncio
+async def test_passes_with_a_batch_that_the_journal_writes(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        inside("journal.py", os.write, file.fileno(), b"row")
+
+
+@pytest.mark.asyncio
+async def test_passes_with_code_of_the_test_that_blocks_under_asynctune():
+    inside("runner.py", lambda: time.sleep(0))
+
+
+@pytest.mark.asyncio
+async def test_passes_with_a_module_that_asynctune_imports():
+    inside("runner.py", __import__, "this_is_imported_late")
+
+
+@pytest.mark.asyncio
+async def test_passes_with_asynctune_in_a_thread():
+    await asyncio.to_thread(inside, "runner.py", time.sleep, 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.timing
+async def test_passes_with_what_is_timed():
+    inside("runner.py", time.sleep, 0)
+'''
+
+SAID_OF = {
+    "leaves_a_task": r"leaves tasks behind:\s+<Task pending",
+    "leaves_a_thread": r"thread 'some thread'",
+    "leaves_a_thread_from_a_coroutine": r"thread 'some thread'",
+    "leaves_a_daemon_thread_of_asynctune": r"thread 'asynctune-1'",
+    "leaves_a_process": r"process \d+: .*sys\.stdin\.read",
+    "leaves_a_zombie": r"process \d+: a zombie",
+    "leaves_a_file": r"file descriptor \d+: .*test_suite\.py",
+    "leaves_a_socket": r"file descriptor \d+: socket",
+    "blocks_the_loop_in_asynctune": r"time\.sleep",
+    "blocks_the_loop_where_the_error_is_caught": r"time\.sleep in .*runner\.py:1, call",
+    "blocks_the_loop_through_a_library": r"io\.open in .*logwriter\.py:1, call",
+    "syncs_a_file_in_the_journal": r"os\.fsync in .*journal\.py:1, call",
+    "writes_on_the_loop_outside_the_journal": r"os\.write in .*runner\.py:1, call",
+}
+CLEAN = [
+    name
+    for name in re.findall(r"^(?:async )?def test_(\w+)", SUITE, re.MULTILINE)
+    if name not in SAID_OF
+]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What pytest says of each test of SUITE, run beside our conftest.py: "" if it passed."""
+    where = tmp_path_factory.mktemp("suite")
+    # These threads and processes stay for good, there is nothing to wait for.
+    conftest = CONFTEST.read_text().replace("GRACE_S = 2.0", "GRACE_S = 0.1")
+    (where / "conftest.py").write_text(conftest)
+    (where / "test_suite.py").write_text(SUITE)
+    (where / "this_is_imported_late.py").write_text("")
+    (where / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = strict\nfilterwarnings = error\nmarkers = timing\n"
+        "asyncio_default_fixture_loop_scope = function\n"
+    )
+    path = os.pathsep.join(filter(None, [str(SOURCE.parent), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=report.xml"]
+    subprocess.run(
+        command, cwd=where, env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=False
+    )
+    said: dict[str, str] = {}
+    for case in ET.parse(where / "report.xml").iter("testcase"):
+        name = case.attrib["name"].removeprefix("test_")
+        said[name] = said.get(name, "") + "".join(problem.text or "" for problem in case)
+    return said
+
+
+@pytest.mark.parametrize("name", SAID_OF)
+def test_a_test_fails_that_leaves_something_behind_or_blocks_the_loop(outcomes, name):
+    assert re.search(SAID_OF[name], outcomes[name])
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_test_passes_that_cleans_up_and_does_not_block_the_loop(outcomes, name):
+    assert outcomes[name] == ""
+
+
+@pytest.mark.slow
+def test_coverage_counts_what_only_a_forked_worker_runs(tmp_path):
+    (tmp_path / "planted.py").write_text("def work():\n    return 1\n")
+    server = (
+        "import os\n"
+        "if not (pid := os.fork()):\n"
+        "    import planted\n"
+        "    os.chdir('/')\n"
+        "    planted.work()\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    (tmp_path / "driver.py").write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {server!r}], check=True)\n"
+    )
+    settings = PYPROJECT.replace('source_pkgs = ["asynctune"]', 'source_pkgs = ["planted"]')
+    (tmp_path / "pyproject.toml").write_text(settings)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
+        "PYTHONPATH": str(tmp_path),
+    }
+    for command in (["run", "driver.py"], ["combine"], ["json", "-o", "covered.json"]):
+        subprocess.run(
+            [sys.executable, "-m", "coverage", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+    covered = json.loads((tmp_path / "covered.json").read_text())["files"]
+    assert covered["planted.py"]["executed_lines"] == [1, 2]
