@@ -29,16 +29,16 @@ _MAGIC = b"ATCKPT1\n"
 _CHUNK = 1 << 20
 
 
-@contextlib.contextmanager
-def writing(parent: str | os.PathLike[str], name: str) -> Iterator[Path]:
-    """Lend a directory called ``name`` in a temporary place below ``parent``, removed at the end."""
-    aside = Path(parent) / f".tmp-{secrets.token_hex(6)}"
-    target = aside / name
+def make_aside(parent: str | os.PathLike[str], name: str) -> Path:
+    """Create a directory called ``name`` in a temporary place below ``parent``."""
+    target = Path(parent) / f".tmp-{secrets.token_hex(6)}" / name
     target.mkdir(parents=True, mode=0o700)
-    try:
-        yield target
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def remove_aside(target: Path) -> None:
+    """Remove the temporary place that :func:`make_aside` made, with all that is in it."""
+    shutil.rmtree(target.parent, ignore_errors=True)
 
 
 def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapping[str, Any],

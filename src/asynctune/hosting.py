@@ -7,6 +7,7 @@ trial this is, which directory it has.
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import os
 import tempfile
@@ -168,3 +169,20 @@ def new_standalone_dir(label: str) -> str:
     os.makedirs(parent, mode=0o700, exist_ok=True)
     safe = "".join(c if c.isalnum() else "-" for c in label)[-60:]
     return tempfile.mkdtemp(prefix=f"{safe}_{datetime.now():%Y-%m-%d_%H-%M-%S}_", dir=parent)
+
+
+def copy_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Copy a configuration for the code that it is handed to."""
+    try:
+        return copy.deepcopy(config)
+    except Exception:  # locks, sockets, modules: such a leaf is shared, the containers are not
+        copied: dict[str, Any] = _containers(config)
+        return copied
+
+
+def _containers(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _containers(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_containers(item) for item in value]
+    return value

@@ -8,16 +8,11 @@ awaits the same coroutine.
 
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
 import os
 import pickle
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,15 +22,12 @@ from asynctune import checkpoint as _checkpoint
 from asynctune import result as _result
 from asynctune.counters import Counters
 from asynctune.errors import ConfigError
-from asynctune.hosting import Calls, SyncCalls, host, new_standalone_dir, step
+from asynctune.hosting import Calls, SyncCalls, copy_config, host, new_standalone_dir, step
 from asynctune.loggers import Logger, NoopLogger, UnifiedLogger
 from asynctune.manifest import DICT_FILE, Manifest
 from asynctune.resources import Resources
 from asynctune.result import Row
 
-_log = logging.getLogger("asynctune")
-
-_SLOW_SETUP_S = 10.0
 _LATER_SPELLING = {
     "_setup": "setup",
     "_train": "step",
@@ -254,14 +246,7 @@ class Trainable:
     # -- each operation, once -------------------------------------------------------------------
 
     async def _run_setup(self) -> None:
-        start = time.monotonic()
-        await self._hook("_setup", _copy_of(self.config))
-        if time.monotonic() - start > _SLOW_SETUP_S and self.trial_id:
-            _log.info(
-                "the setup of %s took %.0f s; reuse_actors with reset_config may save that",
-                self.trial_name,
-                time.monotonic() - start,
-            )
+        await self._hook("_setup", copy_config(self.config))
 
     async def _run_train(self) -> Row:
         start = time.monotonic()
@@ -279,7 +264,8 @@ class Trainable:
         if self._host and self._host.trial_id is not None:
             row[_result.TRIAL_ID] = self._host.trial_id
             row[_result.EXPERIMENT_TAG] = self._host.experiment_tag or ""
-        await self._hook("_log_result", row)
+        if self._host is None or defines_hook(type(self), "_log_result"):
+            await self._hook("_log_result", row)  # otherwise the driver logs
         return row
 
     async def _run_save(self, checkpoint_dir: str | None = None) -> str:
@@ -287,8 +273,8 @@ class Trainable:
         return await self._calls.blocking(_checkpoint.as_path, root, relative)
 
     async def _commit(self, parent: str) -> tuple[Path, str]:
-        aside = _checkpoint.writing(parent, f"checkpoint_{self.iteration}")
-        target = await self._calls.blocking(aside.__enter__)
+        name = f"checkpoint_{self.iteration}"
+        target = await self._calls.blocking(_checkpoint.make_aside, parent, name)
         try:
             saved = await self._hook("_save", str(target))
             relative, is_dict = await self._calls.blocking(self._place, saved, target)
@@ -302,7 +288,7 @@ class Trainable:
                 )
             )
         finally:
-            await self._calls.blocking(_leave, aside)
+            await self._calls.blocking(_checkpoint.remove_aside, target)
         return root, relative
 
     def _place(self, saved: Any, target: Path) -> tuple[str, bool]:
@@ -319,20 +305,22 @@ class Trainable:
         self._counters.restore(manifest.state)
 
     async def _run_save_to_object(self) -> bytes:
-        aside = await self._calls.blocking(self._make_aside, "save_to_object")
+        aside = await self._calls.blocking(_checkpoint.make_aside, self._logdir, "save_to_object")
         try:
-            root, _ = await self._commit(aside)
+            root, _ = await self._commit(str(aside))
             return await self._calls.blocking(_checkpoint.pack, root)
         finally:
-            await self._calls.blocking(_remove, aside)
+            await self._calls.blocking(_checkpoint.remove_aside, aside)
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
-        aside = await self._calls.blocking(self._make_aside, "restore_from_object")
+        aside = await self._calls.blocking(
+            _checkpoint.make_aside, self._logdir, "restore_from_object"
+        )
         try:
-            path = await self._calls.blocking(_checkpoint.unpack, obj, Path(aside))
+            path = await self._calls.blocking(_checkpoint.unpack, obj, aside)
             await self._run_restore(str(path))
         finally:
-            await self._calls.blocking(_remove, aside)
+            await self._calls.blocking(_checkpoint.remove_aside, aside)
 
     async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
         await self._calls.blocking(_checkpoint.delete, checkpoint_path)
@@ -353,8 +341,9 @@ class Trainable:
     async def _run_stop(self) -> Any:
         try:
             try:
-                await self._calls.blocking(self._result_logger.flush)
-                await self._calls.blocking(self._result_logger.close)
+                if not isinstance(self._result_logger, NoopLogger):
+                    await self._calls.blocking(self._result_logger.flush)
+                    await self._calls.blocking(self._result_logger.close)
             finally:
                 note = await self._hook("_stop")
         finally:
@@ -365,10 +354,6 @@ class Trainable:
 
     async def _hook(self, name: str, *args: Any) -> Any:
         return await self._calls.hook(getattr(self, self._spelling(name)), *args)
-
-    def _make_aside(self, suffix: str) -> str:
-        os.makedirs(self._logdir, mode=0o700, exist_ok=True)
-        return tempfile.mkdtemp(suffix=suffix, dir=self._logdir)
 
     def _spelling(self, name: str) -> str:
         return self._hook_names.get(name, name)
@@ -412,27 +397,3 @@ def _read(checkpoint_path: str) -> tuple[Manifest, Any]:
     state = pickle.loads(Path(path).read_bytes())
     state["tune_checkpoint_path"] = path
     return manifest, state
-
-
-def _remove(directory: str) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def _leave(context: AbstractContextManager[Any]) -> None:
-    context.__exit__(None, None, None)
-
-
-def _copy_of(config: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return copy.deepcopy(config)
-    except Exception:  # locks, sockets, modules: such a leaf is shared, the containers are not
-        copied: dict[str, Any] = _containers(config)
-        return copied
-
-
-def _containers(value: Any) -> Any:
-    if type(value) is dict:
-        return {key: _containers(item) for key, item in value.items()}
-    if type(value) is list:
-        return [_containers(item) for item in value]
-    return value
