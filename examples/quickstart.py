@@ -1,11 +1,11 @@
 import asyncio
 
-from sklearn import datasets, linear_model
-
 import asynctune as tune
 
 
 def train(config):
+    from sklearn import datasets, linear_model  # here, so that only the workers import it
+
     x, y = datasets.load_digits(return_X_y=True)
     model = linear_model.SGDClassifier(alpha=config["alpha"], random_state=0)
     for _ in range(5):

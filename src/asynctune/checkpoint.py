@@ -250,6 +250,8 @@ def _write_out(data: bytes, offset: int, manifest: Manifest, root: Path) -> None
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Make the names in a directory durable."""
+    if os.name == "nt":  # which cannot open a directory
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

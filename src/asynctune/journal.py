@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import anyio
 import anyio.to_thread
@@ -58,8 +58,9 @@ class Journal:
 
     def open(self) -> None:
         """Create the file. Blocks for a moment."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self.path, flags, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        # O_BINARY is Windows'; Python itself sees to it that children do not inherit the file.
+        self._file = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o600)
 
     def append(self, event: ev.Event, row: bytes | None = None) -> int:
         """Write an event, then let the readers have it.
@@ -185,7 +186,8 @@ class Follower:
     def _fill(self) -> None:
         path = self._journal.path
         with path.open("rb") as file:
-            data = os.pread(file.fileno(), _CHUNK, self._place)
+            file.seek(self._place)
+            data = file.read(_CHUNK)
             offset = 0
             while (end := _record_end(data, offset)) is not None:
                 payload = data[offset + _HEAD : end - 1]
@@ -193,7 +195,7 @@ class Follower:
                 self._buffer.append((event, self._place + end))
                 offset = end
             if not self._buffer:  # one record larger than a chunk
-                payload = _read_record(file.fileno(), self._place)
+                payload = StoredJournal.read_record(file, self._place)
                 event = _decode(payload, path, self._place)
                 self._buffer.append((event, self._place + _HEAD + len(payload) + 1))
 
@@ -238,10 +240,17 @@ class StoredJournal:
             return rows
         with self.path.open("rb") as file:
             for place in places:
-                event = _decode(_read_record(file.fileno(), place), self.path, place)
+                event = _decode(StoredJournal.read_record(file, place), self.path, place)
                 assert isinstance(event, ev.Reported), "a place of a row holds another event"
                 rows.append(event.row)
         return rows
+
+    @staticmethod
+    def read_record(file: BinaryIO, place: int) -> bytes:
+        """Read the JSON of the record at a place."""
+        file.seek(place)
+        length = int(file.read(_HEAD)[:8], 16)
+        return file.read(length)
 
     def _check_first(self, event: ev.Event | None) -> None:
         if not isinstance(event, ev.RunStarted):
@@ -274,14 +283,6 @@ def _record_end(data: bytes, start: int) -> int | None:
     if len(payload) != length or data[end - 1 : end] != b"\n" or zlib.crc32(payload) != crc:
         return None
     return end
-
-
-def _read_record(file: int, place: int) -> bytes:
-    data = os.pread(file, 4096, place)
-    length = int(data[:8], 16)
-    if len(data) < _HEAD + length:
-        data += os.pread(file, _HEAD + length - len(data), place + len(data))
-    return data[_HEAD : _HEAD + length]
 
 
 def _decode(payload: bytes, path: Path, place: int) -> ev.Event | None:

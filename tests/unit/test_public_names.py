@@ -1,0 +1,65 @@
+"""What ``import asynctune as tune`` offers."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asynctune as tune
+
+SOURCE = Path(tune.__file__)
+
+
+@pytest.mark.parametrize("name", tune.__all__)
+def test_every_public_name_is_there_whatever_module_was_imported_first(name):
+    for path in SOURCE.parent.glob("*.py"):
+        importlib.import_module(
+            f"asynctune.{path.stem}" if path.stem != "__init__" else "asynctune"
+        )
+    value = getattr(tune, name)
+    is_module = type(value).__name__ == "module"
+    assert is_module == (
+        name in ("executors", "loggers", "schedulers", "suggest", "track", "utils")
+    )
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(SOURCE.read_text())
+    (checking,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name for node in checking.body for alias in node.names}
+    assert seen == set(tune.__all__)
+
+
+def test_run_and_start_show_their_arguments_and_every_one_is_documented():
+    import inspect
+    from dataclasses import fields
+
+    from asynctune.options import Arguments, Options
+
+    names = [field.name for field in fields(Options)]
+    assert set(Arguments.__annotations__) == set(names)
+    for function in (tune.run, tune.start):
+        assert list(inspect.signature(function).parameters) == ["trainable", *names]
+    for name in names:
+        assert f"        {name}: " in tune.run.__doc__, name
+
+
+def test_a_misspelt_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="rnu"):
+        tune.rnu  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, asynctune; "
+        "print([m for m in ('anyio', 'asyncio', 'numpy', 'pandas', 'cloudpickle') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.strip() == "[]"
