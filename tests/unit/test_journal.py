@@ -1,0 +1,169 @@
+"""The journal: checked records, torn tails, damage, readers that come whenever they like."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from asynctune import events as ev
+from asynctune.errors import ExperimentCorrupt
+from asynctune.journal import FORMAT, Journal, StoredJournal, record
+
+STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")
+
+
+def reported(sequence, **row):
+    return ev.Reported("t_00000", 0, sequence, row)
+
+
+def journal_of(path, *events):
+    journal = Journal(path)
+    journal.open()
+    places = [journal.append(event) for event in events]
+    journal.close()
+    return places
+
+
+ALL_KINDS = [
+    STARTED,
+    ev.TrialAdded("t", 0, "n", "x=1", {"x": 1}, {"x": {"grid": 0}}, {"cpu": 1}, 1.0),
+    ev.TrialAdded("t", 0, "n", "by hand", {"x": 1}, None, {"cpu": 1}, 1.0),
+    ev.TrialStarted("t", 0, None, 2.0),
+    reported(0, loss=1.5, nested={"a": [1, None]}, text="\u2028\ud800"),
+    ev.Checkpointed("t", 0, 0, "/p/checkpoint_1", 1),
+    ev.CheckpointDropped("t", "/p/checkpoint_1"),
+    ev.TrialFailed("t", 0, "boom", "ValueError", "trace\nback", -1, 3.0),
+    ev.TrialEnded("t", "ERROR", "failed", {"model": "/p"}, "note", 4.0),
+    ev.RunEnded("failed", "ValueError: boom", 5.0),
+]
+
+
+@pytest.mark.parametrize("event", ALL_KINDS, ids=lambda event: event.kind)
+def test_every_event_comes_back_as_it_was(event):
+    assert ev.decode(ev.encode(event)) == event
+
+
+def test_a_row_that_is_already_encoded_is_written_as_it_is():
+    event = reported(3, loss=math.inf)
+    row = b'{"loss":Infinity}'
+    assert ev.decode(ev.encode(event, row)) == event
+    assert row in ev.encode(event, row)
+
+
+def test_a_kind_that_is_not_known_is_left_out_and_a_record_that_lacks_a_field_is_not():
+    assert ev.decode(b'{"kind":"of_the_future","x":1}') is None
+    for wrong in (b"[]", b'{"kind":"reported"}', b"nonsense"):
+        with pytest.raises(ValueError, match=r"record|Expecting"):
+            ev.decode(wrong)
+
+
+def test_a_journal_is_lines_of_length_checksum_and_json(tmp_path):
+    path = tmp_path / "journal"
+    journal_of(path, STARTED, reported(0, loss=1))
+    for line in path.read_bytes().splitlines(keepends=True):
+        payload = line[18:-1]
+        assert line[:18] == b"%08x %08x " % (len(payload), zlib.crc32(payload))
+        assert json.loads(payload)["kind"]
+
+
+def test_it_is_read_back_with_places_at_which_rows_are_found(tmp_path):
+    path = tmp_path / "journal"
+    rows = [{"n": 1}, {"text": "x" * 10_000}, {"n": 3}]
+    places = journal_of(path, STARTED, *(reported(i, **row) for i, row in enumerate(rows)))
+    stored = StoredJournal(path)
+    assert [place for place, _ in stored.events()] == places
+    assert stored.read_rows(places[1:]) == rows
+    assert stored.read_rows([places[3], places[1]]) == [rows[2], rows[0]]
+    assert stored.read_rows([]) == []
+
+
+def test_a_tail_torn_at_any_byte_costs_the_last_record_only(tmp_path):
+    path = tmp_path / "journal"
+    *_, last = journal_of(path, STARTED, reported(0, loss=1), reported(1, loss=2))
+    data = path.read_bytes()
+    for size in range(last, len(data)):
+        path.write_bytes(data[:size])
+        assert [type(event) for _, event in StoredJournal(path).events()] == [
+            ev.RunStarted,
+            ev.Reported,
+        ]
+    path.write_bytes(data)
+    assert len(list(StoredJournal(path).events())) == 3
+
+
+def test_damage_before_the_last_record_is_an_error_with_its_place(tmp_path):
+    path = tmp_path / "journal"
+    places = journal_of(path, STARTED, reported(0, loss=1), reported(1, loss=2))
+    data = bytearray(path.read_bytes())
+    for offset in range(places[1], places[2] - 1):
+        damaged = data.copy()
+        damaged[offset] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ExperimentCorrupt, match=f"at byte {places[1]}"):
+            list(StoredJournal(path).events())
+
+
+def test_a_newer_format_and_what_is_no_journal_are_refused(tmp_path):
+    path = tmp_path / "journal"
+    newer = ev.RunStarted(FORMAT + 1, "n", "t", None, None, 1, 1, 0.0, 1, "h", "9.9")
+    journal_of(path, newer)
+    with pytest.raises(ExperimentCorrupt, match=rf"format {FORMAT + 1}.*9\.9.*upgrade"):
+        list(StoredJournal(path).events())
+    path.write_bytes(record(ev.encode(reported(0))))
+    with pytest.raises(ExperimentCorrupt, match="does not begin like"):
+        list(StoredJournal(path).events())
+
+
+@pytest.mark.asyncio
+async def test_followers_see_everything_whenever_they_come_and_wait_for_more(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    await anyio.to_thread.run_sync(journal.open)
+    count = 3000  # more than is kept in memory
+    seen: list[list[int]] = [[], []]
+
+    async def follow(into):
+        async for event in journal.follow():
+            into.append(event.sequence)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow, seen[0])
+        for sequence in range(count):
+            journal.append(reported(sequence, x="y" * (300_000 if sequence == 5 else 1)))
+            if sequence == count // 2:
+                await anyio.lowlevel.checkpoint()
+        tasks.start_soon(follow, seen[1])
+        journal.end()
+    journal.close()
+    assert seen[0] == seen[1] == list(range(count))
+    assert [event.sequence async for event in journal.follow()] == list(range(count))
+
+
+@pytest.mark.asyncio
+async def test_synced_returns_only_after_fdatasync_and_raises_what_it_raised(tmp_path, monkeypatch):
+    import asynctune.journal as module
+
+    calls = []
+    monkeypatch.setattr(module, "_datasync", calls.append)
+    journal = Journal(tmp_path / "journal")
+    await anyio.to_thread.run_sync(journal.open)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.sync_in_groups)
+        for sequence in range(3):
+            journal.append(reported(sequence))
+            await journal.synced()
+            assert len(calls) == sequence + 1
+
+        def fails(file):
+            raise OSError(5, "planted")
+
+        monkeypatch.setattr(module, "_datasync", fails)
+        journal.append(reported(4))
+        with pytest.raises(OSError, match="planted"):
+            await journal.synced()
+        journal.end()
+    journal.close()
