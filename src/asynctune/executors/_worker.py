@@ -7,6 +7,7 @@ forked this process kills it with all it started.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import importlib
@@ -134,8 +135,7 @@ class Worker:
             self._calls = None
         if time.monotonic() - self._built_at > 1.0:
             gc.collect()  # models are full of cycles; a short trial has left little
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush_output()
         os.chdir("/")
         _redirect_output(None)
         if dict(os.environ) != self._environment:
@@ -204,6 +204,15 @@ def _renew_streams() -> None:
     sys.stderr = open(
         2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
+
+
+def _flush_output() -> None:
+    """Let what is still in a buffer, Python's or the C library's, go to the log that it was meant for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a trial may have put anything there, or closed it
+            stream.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
 
 
 def _has_children() -> bool:
