@@ -37,6 +37,8 @@ from asynctune.executors._hosted import (
 from asynctune.hosting import Host, SyncCalls, step
 from asynctune.trainable import Trainable
 
+_IOLBF = 1  # of stdio.h, the same everywhere
+
 
 class Worker:
     """One process, one trainable at a time.
@@ -165,6 +167,7 @@ def main(channel: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is for the driver
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect_output(None)
+    _buffer_c_by_lines()
     faulthandler.enable(file=2)
     numpy = sys.modules.get("numpy")
     if numpy is not None:  # preloaded before the fork: its siblings would draw the same numbers
@@ -204,6 +207,13 @@ def _renew_streams() -> None:
     sys.stderr = open(
         2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
+
+
+def _buffer_c_by_lines() -> None:
+    """What C code prints is in the log line by line too; the C library would fill a buffer first."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # another libc: only later, then
+        library = ctypes.CDLL(None)
+        library.setvbuf(ctypes.c_void_p.in_dll(library, "stdout"), None, _IOLBF, 0)
 
 
 def _flush_output() -> None:
