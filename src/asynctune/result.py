@@ -66,6 +66,8 @@ AUTO_FILLED = frozenset(
 """The keys that asynctune fills by itself; all others are the user's."""
 
 _MAX_DEPTH = 64
+_MAX_ITEMS = 1_000
+_MAX_CHARACTERS = 10_000
 
 
 def normalise(row: Mapping[Any, Any], what: str = "result") -> Row:
@@ -93,6 +95,29 @@ def jsonable(value: Any) -> Any:
     For configurations, which may hold objects and are written only to be read by people.
     """
     return _plain(value, "", (), lenient=True)
+
+
+def shown(config: Any) -> Any:
+    """Like :func:`jsonable`, with what is large cut: for a configuration that is shown again and again.
+
+    A list keeps its first 1,000 items, a text its first 10,000 characters; an array of more than 1,000
+    numbers is its kind and shape.
+    """
+    if isinstance(config, Mapping):
+        return {str(key): shown(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        kept = [shown(value) for value in config[:_MAX_ITEMS]]
+        left = len(config) - len(kept)
+        return [*kept, f"... and {left} more"] if left else kept
+    if isinstance(config, str):
+        return config if len(config) <= _MAX_CHARACTERS else config[:_MAX_CHARACTERS] + "..."
+    shape = getattr(config, "shape", None)
+    if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape) and (
+        math.prod(shape) > _MAX_ITEMS
+    ):  # fmt: skip
+        kind = type(config)
+        return f"<{kind.__module__}.{kind.__qualname__} of shape {'x'.join(map(str, shape))}>"
+    return jsonable(config)
 
 
 def encode(row: Mapping[str, Any]) -> bytes:

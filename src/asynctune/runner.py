@@ -36,6 +36,7 @@ from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.progress.terminal import LineProgress, OutputEcho
 from asynctune.resources import Resources
+from asynctune.result import shown
 from asynctune.space import Variant
 from asynctune.state import ExperimentState
 from asynctune.suggest import BasicVariantGenerator
@@ -218,7 +219,7 @@ class Runner:
             index=index,
             name=f"{self.shipment.name}_{trial_id}",
             tag=variant.tag,
-            config=variant.config,
+            config=shown(variant.config),
             drawn=None if by_hand else variant.drawn,
             resources=resources.to_dict(),
             wall_time=time.time(),

@@ -617,3 +617,18 @@ async def test_what_trials_print_is_shown_on_request(capsys):
 
     await tune.run(prints, log_to_driver=True, verbose=0)
     assert "hello from the trial" in capsys.readouterr().out
+
+
+async def test_a_large_leaf_of_the_config_reaches_the_trial_whole_and_the_rows_in_brief():
+    import numpy as np
+
+    def measures(config):
+        tune.report(size=config["data"].size, text=len(config["text"]))
+
+    big = {"data": np.zeros((1000, 2000)), "text": "x" * 50_000, "many": list(range(5000))}
+    analysis = await tune.run(measures, config=big, verbose=0)
+    (trial,) = analysis.trials
+    assert (trial.last_result["size"], trial.last_result["text"]) == (2_000_000, 50_000)
+    assert trial.last_result["config"]["data"] == "<numpy.ndarray of shape 1000x2000>"
+    assert trial.config["data"] is big["data"]
+    assert Path(analysis.path, "journal").stat().st_size < 100_000

@@ -138,7 +138,7 @@ def _encode_row(value: Mapping[str, Any]) -> bytes:
     config = body.pop(_result.CONFIG, None)
     row = _result.normalise(body)
     if config is not None:
-        row[_result.CONFIG] = _result.jsonable(config)
+        row[_result.CONFIG] = _result.shown(config)
     data = _result.encode(row)
     if len(data) > _MAX_ROW:
         largest = max(row, key=lambda key: len(_result.encode({key: row[key]})))
