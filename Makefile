@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Compiled modules are part of how fast a worker starts, which some tests look at.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow lint bench clean
+.PHONY: demo test slow coverage lint bench clean
 
 demo: .venv/examples.stamp  ## tune a neural network on handwritten digits and print the best configuration
 	$(BIN)/python examples/digits.py
@@ -13,14 +13,15 @@ demo: .venv/examples.stamp  ## tune a neural network on handwritten digits and p
 test: .venv/dev.stamp  ## every test that is not marked slow
 	$(BIN)/python -m pytest -m "not slow"
 
-# Coverage slows Python down, so what measures time runs without it. Of those tests there may be none
-# (pytest answers that with 5).
-slow: .venv/dev.stamp  ## the slow tests, and what they cover, worker processes included
+slow: .venv/dev.stamp  ## the slow tests
+	$(BIN)/python -m pytest -m "slow"
+
+# What measures time runs without: counting slows Python down.
+coverage: .venv/dev.stamp  ## every test but those of time, and what they cover, worker processes included
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m "slow and not timing"
+	$(BIN)/python -m coverage run -m pytest -q -m "not timing"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
-	$(BIN)/python -m pytest -m "slow and timing" || test $$? -eq 5
 
 lint: .venv/dev.stamp  ## style, types and the direction of imports
 	$(BIN)/python -m ruff check .
