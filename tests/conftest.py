@@ -23,8 +23,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from blockbuster import BlockBuster, BlockBusterFunction
+from hypothesis import settings
 
 import asynctune
+
+# How long an example takes says nothing about whether it is right.
+settings.register_profile("asynctune", deadline=None)
+settings.load_profile("asynctune")
 
 GRACE_S = 2.0
 """How long a thread or child that was told to end may take to do so. Waited for, never slept."""
