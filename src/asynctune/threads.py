@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 
 T = TypeVar("T")
@@ -22,15 +23,25 @@ async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], 
         *args: Its arguments.
         undo: Is given the result when nobody else takes it; runs in a thread.
     """
-    task = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
+    # The shield keeps a cancelled scope around us from knocking again at each turn of the loop.
+    with anyio.CancelScope(shield=True):
+        task = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
+        cancelled = await _wait_out(task)
+        if cancelled is None:
+            return task.result()
+        if task.exception() is None:
+            undone = asyncio.ensure_future(anyio.to_thread.run_sync(undo, task.result()))
+            await _wait_out(undone)
+            undone.result()
+        raise cancelled
+
+
+async def _wait_out(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for the end of a task whatever happens; return the cancellation that came meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError as exc:
             cancelled = exc
-    if cancelled is None:
-        return task.result()
-    if task.exception() is None:
-        await run_whole(undo, task.result(), undo=lambda _: None)
-    raise cancelled
+    return cancelled

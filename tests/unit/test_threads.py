@@ -1,0 +1,67 @@
+"""A call in a thread is finished, and undone if nobody takes its result."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import anyio
+import pytest
+
+from asynctune.threads import run_whole
+
+pytestmark = pytest.mark.asyncio
+
+
+class Opened:
+    """Something that is opened in a thread, when it may, and counts how often it was closed."""
+
+    def __init__(self):
+        self.may_open = threading.Event()
+        self.closed = 0
+
+    def open(self):
+        self.may_open.wait()
+        return self
+
+    def close(self):
+        self.closed += 1
+
+
+async def test_a_result_comes_back_and_is_not_undone():
+    opened = Opened()
+    opened.may_open.set()
+    assert await run_whole(opened.open, undo=Opened.close) is opened
+    assert opened.closed == 0
+
+
+async def test_an_exception_comes_back_and_there_is_nothing_to_undo():
+    def fails():
+        raise ValueError("planted")
+
+    with pytest.raises(ValueError, match="planted"):
+        await run_whole(fails, undo=pytest.fail)
+
+
+async def test_a_task_that_is_cancelled_again_and_again_undoes_once_and_is_cancelled():
+    opened = Opened()
+    task = asyncio.create_task(run_whole(opened.open, undo=Opened.close))
+    for _ in range(50):
+        await asyncio.sleep(0)
+        task.cancel()
+    assert not task.done()
+    opened.may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert opened.closed == 1
+
+
+async def test_a_cancelled_scope_gets_the_result_first_and_the_cancellation_at_its_next_wait():
+    opened = Opened()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        asyncio.get_running_loop().call_later(0, opened.may_open.set)
+        assert await run_whole(opened.open, undo=Opened.close) is opened
+        await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert opened.closed == 0
