@@ -23,6 +23,7 @@ async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], 
         *args: Its arguments.
         undo: Is given the result when nobody else takes it; runs in a thread.
     """
+    cancelled: asyncio.CancelledError | None = None
     # The shield keeps a cancelled scope around us from knocking again at each turn of the loop.
     with anyio.CancelScope(shield=True):
         task = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
@@ -33,7 +34,8 @@ async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], 
             undone = asyncio.ensure_future(anyio.to_thread.run_sync(undo, task.result()))
             await _wait_out(undone)
             undone.result()
-        raise cancelled
+    assert cancelled is not None, "otherwise the result was returned"
+    raise cancelled
 
 
 async def _wait_out(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
