@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -10,7 +11,7 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune.journal import Follower
 from asynctune.notices import warn
-from asynctune.result import Row
+from asynctune.result import Row, copy_row
 from asynctune.state import ExperimentState
 from asynctune.trial import CheckpointRef, Trial
 
@@ -54,7 +55,7 @@ async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]
                     await _tell(callback.on_trial_start, state.trials[event.trial_id])
                 case ev.Reported():
                     trial = state.trials[event.trial_id]
-                    await _tell(callback.on_trial_result, trial, event.row)
+                    await _tell(callback.on_trial_result, trial, copy_row(event.row))
                 case ev.Checkpointed():
                     checkpoint = CheckpointRef(event.path, event.iteration, event.sequence)
                     trial = state.trials[event.trial_id]
@@ -66,7 +67,11 @@ async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]
                     await _tell(callback.on_trial_complete, state.trials[event.trial_id])
                 case ev.RunEnded():
                     await _tell(callback.on_run_end, event.reason)
-    except Exception as exc:
+    except BaseException as exc:  # also the user's SystemExit, or a cancellation of their own
+        task = asyncio.current_task()
+        own = isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling()
+        if own or isinstance(exc, KeyboardInterrupt):
+            raise
         await warn("the callback %r raised and is dropped; the run goes on", callback, error=exc)
 
 
@@ -76,6 +81,6 @@ async def _tell(method: Any, *args: Any) -> None:
     if inspect.iscoroutinefunction(method):
         await method(*args)
         return
-    value = await anyio.to_thread.run_sync(lambda: method(*args))
+    value = await anyio.to_thread.run_sync(lambda: method(*args), abandon_on_cancel=True)
     if inspect.isawaitable(value):
         await value

@@ -15,7 +15,7 @@ from asynctune.analysis import ExperimentAnalysis
 from asynctune.errors import TrialError
 from asynctune.journal import Follower
 from asynctune.live import LiveTrial
-from asynctune.result import Row
+from asynctune.result import Row, copy_row
 from asynctune.runner import Runner
 
 
@@ -85,7 +85,7 @@ class Experiment:
         return ExperimentAnalysis(trials, self.path, metric=options.metric, mode=options.mode)
 
     def add_trial(self, config: dict[str, Any]) -> LiveTrial:
-        """Add a trial with this configuration to the end of the queue.
+        """Add a trial with this configuration; it waits for the next slot that is free.
 
         Raises:
             TuneError: The run is over, or ending.
@@ -182,7 +182,7 @@ class Results:
         while True:
             event = await self._events.__anext__()
             if isinstance(event, ev.Reported):
-                return event.row
+                return copy_row(event.row)
 
 
 class Starting:

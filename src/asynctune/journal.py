@@ -7,6 +7,7 @@ death of this process; ``fdatasync`` follows in groups, so what the machine's de
 
 from __future__ import annotations
 
+import asyncio
 import os
 import zlib
 from collections import deque
@@ -54,6 +55,7 @@ class Journal:
         self._hurry = anyio.Event()
         self._sync_waiting: list[anyio.Event] = []
         self._sync_error: OSError | None = None
+        self._syncing = False
         self.ended = False
 
     def open(self) -> None:
@@ -100,29 +102,41 @@ class Journal:
 
     async def sync_in_groups(self) -> None:
         """Make records durable, at most a tenth of a second after they came; runs until the end."""
-        while True:
-            await self._want_sync.wait()
-            if not self._sync_waiting and not self.ended:
-                with anyio.move_on_after(_GROUP_S):
-                    await self._hurry.wait()
-            if not self.ended:
-                self._want_sync, self._hurry = anyio.Event(), anyio.Event()
-            count, waiting = self._count, self._sync_waiting
-            self._sync_waiting = []
-            if count > self._synced:
-                try:
-                    await anyio.to_thread.run_sync(_datasync, self._file)
-                except OSError as exc:
-                    self._sync_error = exc
-                self._synced = count
-            for event in waiting:
+        self._syncing = True
+        try:
+            while True:
+                await self._want_sync.wait()
+                if not self._sync_waiting and not self.ended:
+                    with anyio.move_on_after(_GROUP_S):
+                        await self._hurry.wait()
+                if not self.ended:
+                    self._want_sync, self._hurry = anyio.Event(), anyio.Event()
+                count, waiting = self._count, self._sync_waiting
+                self._sync_waiting = []
+                if count > self._synced:
+                    try:
+                        await anyio.to_thread.run_sync(_datasync, self._file)
+                    except OSError as exc:
+                        self._sync_error = exc
+                    self._synced = count
+                for event in waiting:
+                    event.set()
+                if self.ended and self._synced == self._count:
+                    return
+        finally:
+            # Whatever ended this task: nobody is to wait for it any longer.
+            self._syncing = False
+            for event in self._sync_waiting:
                 event.set()
-            if self.ended and self._synced == self._count:
-                return
 
     async def synced(self) -> None:
         """Wait until all that has been appended is durable."""
-        if self._synced < self._count:
+        count = self._count
+        while self._synced < count:
+            if not self._syncing:  # its task was cancelled, with the whole loop
+                await anyio.to_thread.run_sync(_datasync, self._file)
+                self._synced = max(self._synced, count)
+                break
             done = anyio.Event()
             self._sync_waiting.append(done)
             self._want_sync.set()
@@ -153,13 +167,15 @@ class Follower:
         self._index = 0
         self._place = 0
         self._buffer: deque[tuple[ev.Event | None, int]] = deque()
+        self._one_at_a_time = asyncio.Lock()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ev.Event:
         while True:
-            event = await self._next()
+            async with self._one_at_a_time:
+                event = await self._next()
             if event is not None:
                 return event
 
@@ -178,26 +194,26 @@ class Follower:
             self._place = journal._recent_ends[self._index - oldest]
         else:
             if not self._buffer:
-                await anyio.to_thread.run_sync(self._fill)
+                self._buffer.extend(await anyio.to_thread.run_sync(self._read_on, self._place))
             event, self._place = self._buffer.popleft()
         self._index += 1
         return event
 
-    def _fill(self) -> None:
-        path = self._journal.path
+    def _read_on(self, start: int) -> list[tuple[ev.Event | None, int]]:
+        """Read what follows a place. It changes nothing: a wait for it may be cancelled."""
+        path, found = self._journal.path, []
         with path.open("rb") as file:
-            file.seek(self._place)
+            file.seek(start)
             data = file.read(_CHUNK)
             offset = 0
             while (end := _record_end(data, offset)) is not None:
-                payload = data[offset + _HEAD : end - 1]
-                event = _decode(payload, path, self._place + offset)
-                self._buffer.append((event, self._place + end))
+                event = _decode(data[offset + _HEAD : end - 1], path, start + offset)
+                found.append((event, start + end))
                 offset = end
-            if not self._buffer:  # one record larger than a chunk
-                payload = StoredJournal.read_record(file, self._place)
-                event = _decode(payload, path, self._place)
-                self._buffer.append((event, self._place + _HEAD + len(payload) + 1))
+            if not found:  # one record larger than a chunk
+                payload = StoredJournal.read_record(file, start)
+                found.append((_decode(payload, path, start), start + _HEAD + len(payload) + 1))
+        return found
 
 
 class StoredJournal:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from asynctune import events as ev
-from asynctune.result import Row
+from asynctune.result import Row, copy_row
 from asynctune.trial import StopReason, Trial
 
 
@@ -23,6 +23,7 @@ class LiveTrial(Trial):
         self.has_slot = anyio.Event()
         self.is_over = anyio.Event()
         self.left_behind: str | None = None
+        self.ended_run: Exception | None = None
 
     def __await__(self) -> Generator[Any, Any, Row]:
         return self._outcome().__await__()
@@ -35,11 +36,14 @@ class LiveTrial(Trial):
 
         Raises:
             TrialError: The trial failed.
+            Exception: What ended the whole run, if it happened in this trial.
         """
         await self.is_over.wait()
+        if self.ended_run is not None:
+            raise self.ended_run
         if self.error is not None:
             raise self.error
-        return self.last_result
+        return copy_row(self.last_result)
 
     def stop(self) -> None:
         """Stop this trial at its next report; at once if it has not started."""

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
 from asynctune.callback import Callback
+from asynctune.checkpoint import find_root
 from asynctune.checkpoints import CheckpointManager
 from asynctune.errors import ConfigError, UnsafePath
 from asynctune.executors.base import Executor
@@ -232,6 +233,22 @@ def _check_kinds(options: Options) -> None:
             f"executor is {options.executor!r}; an instance of an executor is wanted, such as "
             "ProcessExecutor() or InlineExecutor()"
         )
+    for name in ("checkpoint_at_end", "fail_fast", "raise_on_failed_trial", "log_to_driver"):
+        if not isinstance(getattr(options, name), bool):
+            raise ConfigError(f"{name} is {getattr(options, name)!r}; True or False is wanted")
+    formats = options.export_formats
+    listed = isinstance(formats, Sequence) and all(isinstance(f, str) for f in formats)
+    if formats is not None and not listed:  # a str is a sequence of those, too
+        raise ConfigError(f"export_formats is {formats!r}; a list of names is wanted")
+    if options.restore is not None:
+        if not isinstance(options.restore, str | os.PathLike):
+            raise ConfigError(f"restore is {options.restore!r}; the path of a checkpoint is wanted")
+        try:
+            find_root(options.restore)
+        except FileNotFoundError as exc:
+            raise ConfigError(f"restore: {exc}") from exc
+    if not isinstance(options.callbacks or (), Sequence):
+        raise ConfigError(f"callbacks is {options.callbacks!r}; a list of them is wanted")
     for callback in options.callbacks or ():
         if not isinstance(callback, Callback):
             raise ConfigError(f"callbacks has {callback!r}; instances of tune.Callback are wanted")
@@ -278,7 +295,7 @@ def _place(options: Options, trainable_name: str) -> tuple[str, str]:
     given = options.storage_path if options.storage_path is not None else options.local_dir
     if given is None:
         parent = results_dir()
-    elif not isinstance(given, str | os.PathLike):
+    elif not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise ConfigError(f"storage_path is {given!r}; a path is wanted")
     elif re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(given)):
         if not os.fspath(given).startswith("file://"):

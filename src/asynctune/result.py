@@ -120,6 +120,20 @@ def shown(config: Any) -> Any:
     return jsonable(config)
 
 
+def copy_row(row: Row) -> Row:
+    """Copy a normalised row for somebody who may change it: the journal's is everybody's."""
+    copied: Row = _copied(row)
+    return copied
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value
+
+
 def encode(row: Mapping[str, Any]) -> bytes:
     """Write a normalised row as compact JSON, NaN and infinities as Python's literals."""
     return json.dumps(row, separators=(",", ":")).encode()

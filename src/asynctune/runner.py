@@ -11,8 +11,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -37,7 +38,7 @@ from asynctune.options import Plan
 from asynctune.progress.terminal import LineProgress, OutputEcho
 from asynctune.resources import Resources
 from asynctune.result import shown
-from asynctune.space import Variant
+from asynctune.space import Space, Variant
 from asynctune.state import ExperimentState
 from asynctune.suggest import BasicVariantGenerator
 from asynctune.trainable import defines_hook
@@ -74,6 +75,8 @@ class Runner:
         self._ending: StopReason | None = None
         self._scope = anyio.CancelScope()
         self._first_error: TrialError | None = None
+        self._draining: anyio.CancelScope | None = None
+        self._drain_s = _DRAIN_S
         self.is_ready = anyio.Event()
 
     # -- from outside -----------------------------------------------------------------------------
@@ -114,16 +117,23 @@ class Runner:
         self.cancel()
         for trial in self.state.trials.values():
             trial.grace.cancel()
+        self._drain_s = 1.0
+        if self._draining is not None:
+            self._draining.deadline = anyio.current_time() + self._drain_s
 
     def add_trial(self, config: dict[str, Any]) -> LiveTrial:
-        """Add a trial by hand, to the end of the queue.
+        """Add a trial by hand; it waits for the next slot that is free.
 
         Raises:
             TuneError: The run is over, or ending.
         """
         if self._trials is None or self._ending is not None:
             raise TuneError("add_trial() was called on an experiment that has ended or is ending")
-        trial = self._add(Variant(config, {}, "by hand"), by_hand=True)
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"add_trial() was given {config!r}; a dict is wanted")
+        drawn = Space(config).variant(len(self.state.trials), self.plan.seed)
+        self.executor.check_config(drawn.config)
+        trial = self._add(replace(drawn, tag=drawn.tag or "by hand"), by_hand=True)
         self._trials.start_soon(TrialTask(trial, self).run)
         return trial
 
@@ -137,6 +147,12 @@ class Runner:
             TuneError: What else ended the run, such as a metric that is missing; an exception of a
                 scheduler or stopper comes as it is.
         """
+        try:
+            await self._run()
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+
+    async def _run(self) -> None:
         error: BaseException | None = None
         async with self._services():
             self.record(self._started())
@@ -183,10 +199,15 @@ class Runner:
                 finally:
                     self.journal.end()
                     # Whatever happens to us: the last lines are written, within a limit.
-                    services.cancel_scope.shield = True
-                    services.cancel_scope.deadline = anyio.current_time() + _DRAIN_S
+                    self._draining = services.cancel_scope
+                    if self._ending is StopReason.CANCELLED:
+                        self._drain_s = min(self._drain_s, max(1.0, self.plan.grace_s))
+                    self._draining.shield = True
+                    self._draining.deadline = anyio.current_time() + self._drain_s
             if services.cancel_scope.cancelled_caught:
-                await warn("loggers or callbacks did not end within %g s and were cut", _DRAIN_S)
+                await warn(
+                    "loggers or callbacks did not end within %g s and were cut", self._drain_s
+                )
         finally:
             self.journal.close()
 
@@ -224,7 +245,11 @@ class Runner:
             resources=resources.to_dict(),
             wall_time=time.time(),
         )
+        creator = self.plan.options.trial_name_creator
+        if creator is not None:
+            event = replace(event, name=str(creator(self._make_trial(event))))
         self.record(event)
+        del self._configs[trial_id]
         trial = self.state.trials[trial_id]
         self.plan.scheduler.on_trial_add(trial)
         return trial
@@ -260,6 +285,11 @@ class Runner:
         config = self.plan.space.variant(0, self.plan.seed).config
         self.resources_of(config)
         self.executor.check_config(config)
+        if self.plan.export_formats and not defines_hook(cls, "_export_model"):
+            raise ConfigError(
+                f"export_formats asks for {', '.join(self.plan.export_formats)}, but {cls.__name__} "
+                "defines no _export_model"
+            )
         if (options.checkpoint_freq or options.checkpoint_at_end) and not defines_hook(
             cls, "_save"
         ):
@@ -269,16 +299,12 @@ class Runner:
             )
 
     def _make_trial(self, event: ev.TrialAdded) -> LiveTrial:
-        trial = LiveTrial(
+        return LiveTrial(
             event,
             directory=self.plan.directory,
             read_rows=self.journal.read_rows,
-            config=self._configs.pop(event.trial_id),
+            config=self._configs[event.trial_id],
         )
-        creator = self.plan.options.trial_name_creator
-        if creator is not None:
-            trial.name = str(creator(trial))
-        return trial
 
     def _failure(self) -> TrialError | None:
         """Return the error that the run raises for its failed trials, if it raises one."""
@@ -331,5 +357,8 @@ class Runner:
 def _only(error: BaseException) -> BaseException:
     """Take the one exception out of the groups that task groups put around it."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        first, *others = error.exceptions
+        for other in others:
+            first.add_note(f"At the same time: {other!r}")
+        error = first
     return error

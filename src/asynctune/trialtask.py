@@ -12,7 +12,13 @@ import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune.checkpoints import CheckpointManager
-from asynctune.errors import MetricMissing, TrialError, TrialTimeout, TuneError
+from asynctune.errors import (
+    MetricMissing,
+    NotSerializable,
+    TrialError,
+    TrialTimeout,
+    TuneError,
+)
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Actor, ActorSpec, Executor, Farewell, Step
 from asynctune.function_runner import FunctionTrainable
@@ -21,7 +27,7 @@ from asynctune.live import LiveTrial
 from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.resources import Share
-from asynctune.result import DONE, TRAINING_ITERATION, flatten
+from asynctune.result import DONE, TRAINING_ITERATION, copy_row, flatten
 from asynctune.schedulers import Decision
 from asynctune.trial import Status, StopReason
 
@@ -80,6 +86,9 @@ class TrialTask:
                 end = await self._attempts()
             if trial.scope.cancelled_caught:
                 end = _End(trial.order or StopReason.CANCELLED)
+        except Exception as exc:
+            trial.ended_run = exc  # who awaits this trial is to hear of it, too
+            raise
         finally:
             trial.has_slot.set()
             with anyio.CancelScope(shield=True):
@@ -93,9 +102,19 @@ class TrialTask:
                 async with self._run.running, lent as share:
                     self._trial.has_slot.set()
                     return await self._attempt(share)
-            except TrialError as exc:
-                if not await self._is_tried_again(exc):
+            except (TrialError, NotSerializable) as exc:
+                if not await self._is_tried_again(self._as_trial_error(exc)):
                     return _End(StopReason.FAILED)
+                self._trial.has_slot = anyio.Event()
+
+    def _as_trial_error(self, error: TrialError | NotSerializable) -> TrialError:
+        if isinstance(error, TrialError):
+            return error
+        # A configuration that cannot travel is the matter of its own trial.
+        trial_id = self._trial.trial_id
+        wrapped = TrialError(f"trial {trial_id} cannot start: {error}", trial_id=trial_id)
+        wrapped.__cause__ = error
+        return wrapped
 
     async def _attempt(self, share: Share) -> _End:
         """Build the trial, train it to its end, and let it clean up."""
@@ -171,7 +190,7 @@ class TrialTask:
         metric = self._plan.options.metric
         if metric is not None and metric not in flat:
             raise MetricMissing(metric, flat)
-        if self._plan.stopper(trial.trial_id, row):
+        if self._plan.stopper(trial.trial_id, copy_row(row)):
             return StopReason.CRITERION
         if self._plan.stopper.stop_all():
             self._run.stop()
@@ -252,9 +271,10 @@ class TrialTask:
         trial.error = error
         moment = time.strftime("%Y-%m-%d %H:%M:%S")
         head = f"Failure # {trial.num_failures} (occurred at {moment})"
-        await self._write_error(f"{head}\n{error}\n{error.traceback or ''}")
         if not again:
-            self._run.on_failure(error)
+            self._run.on_failure(error)  # before anything that a cancellation could interrupt
+        with anyio.CancelScope(shield=True):
+            await self._write_error(f"{head}\n{error}\n{error.traceback or ''}")
         return again
 
     async def _close(self, end: _End) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import anyio
 import pytest
 
 import asynctune as tune
@@ -157,3 +158,22 @@ async def test_a_trial_that_swallows_its_stop_is_ended_after_the_grace():
         assert experiment.trials[0].status == "TERMINATED"
         assert pool.pids == []
         assert "did not end" in Path(experiment.trials[0].logdir, "error.txt").read_text()
+
+
+def test_a_handle_that_is_left_open_ends_with_its_loop(tmp_path):
+    async def main():
+        # No loggers: the loop's end cuts them in the middle of a file, whose rows the journal has.
+        experiment = await tune.start(never_ends, num_samples=2, grace_s=0.1, loggers=[], verbose=0)
+        async for _ in experiment:
+            break
+        return experiment
+
+    experiment = asyncio.run(main())
+    assert experiment.is_over
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1])
+async def test_a_scope_that_ends_while_workers_start_leaves_nothing(delay_s):
+    with anyio.move_on_after(delay_s):
+        await tune.run(never_ends, num_samples=2, grace_s=0.1, verbose=0)

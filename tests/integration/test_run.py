@@ -632,3 +632,103 @@ async def test_a_large_leaf_of_the_config_reaches_the_trial_whole_and_the_rows_i
     assert trial.last_result["config"]["data"] == "<numpy.ndarray of shape 1000x2000>"
     assert trial.config["data"] is big["data"]
     assert Path(analysis.path, "journal").stat().st_size < 100_000
+
+
+async def test_a_reader_that_changes_its_row_changes_nobody_elses():
+    async with tune.start(report_steps, verbose=0) as experiment:
+        async for row in experiment:
+            row.clear()
+    assert [row["step"] async for row in experiment] == list(range(5))
+    lines = Path(experiment.trials[0].logdir, "result.json").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(5))
+
+
+async def test_a_cancelled_wait_of_a_reader_loses_and_repeats_nothing():
+    steps = 3000
+    async with InlineExecutor() as pool:
+        experiment = await tune.start(
+            report_steps, config={"steps": steps}, executor=pool, loggers=[], verbose=0
+        )
+        await experiment
+    reader = aiter(experiment)
+    for ticks in range(30):
+        task = asyncio.ensure_future(anext(reader))
+        for _ in range(ticks % 3):
+            await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            break
+    first = 0 if task.cancelled() else 1
+    assert [row["step"] async for row in reader] == list(range(first, steps))
+
+
+async def test_a_callback_that_raises_a_cancellation_of_its_own_is_dropped(caplog):
+    class Odd(tune.Callback):
+        def __init__(self, error):
+            self.error = error
+
+        async def on_trial_result(self, trial, result):
+            raise self.error
+
+    for error in (asyncio.CancelledError(), SystemExit(3)):
+        caplog.clear()
+        await tune.run(report_steps, callbacks=[Odd(error)], verbose=0)
+        assert caplog.text.count("is dropped") == 1
+
+
+async def test_names_of_trials_are_the_creators_live_and_from_disk():
+    analysis = await tune.run(
+        report_steps, trial_name_creator=lambda trial: f"mine {trial.config}", verbose=0
+    )
+    assert str(analysis.trials[0]) == str(tune.Analysis(analysis.path).trials[0]) == "mine {}"
+
+    def fails(trial):
+        raise KeyError("planted")
+
+    with pytest.raises(KeyError, match="planted"):
+        await tune.run(report_steps, trial_name_creator=fails, verbose=0)
+
+
+async def test_a_config_that_cannot_travel_is_the_failure_of_its_own_trial():
+    space = {"x": tune.grid_search([1, threading.Lock(), 3])}
+    with pytest.raises(TrialError, match=r"cannot start.*config\['x'\]") as caught:
+        await tune.run(report_steps, config=space, verbose=0)
+    assert [t.status for t in caught.value.analysis.trials] == ["TERMINATED", "ERROR", "TERMINATED"]
+
+
+async def test_a_trial_added_by_hand_is_drawn_and_checked():
+    async with tune.start(cleans_up, verbose=0) as experiment:
+        for wrong in (None, [1], {"lock": threading.Lock()}):
+            with pytest.raises(ConfigError):
+                experiment.add_trial(wrong)
+        assert isinstance(experiment.add_trial({"x": tune.uniform(0, 1)}).config["x"], float)
+        experiment.stop()
+
+
+async def test_who_awaits_the_trial_that_ended_the_run_hears_of_it():
+    with pytest.raises(MetricMissing):
+        async with tune.start(report_steps, metric="nope", mode="min", verbose=0) as experiment:
+            with pytest.raises(MetricMissing):
+                await experiment.trials[0] if experiment.trials else await experiment
+            await experiment
+
+
+async def test_a_large_request_of_one_run_is_not_overtaken_for_ever_by_small_ones_of_another():
+    async with (
+        ProcessExecutor(2, cpus=2) as pool,
+        tune.start(report_steps, num_samples=40, executor=pool, loggers=[], verbose=0) as small,
+    ):
+        async for _ in small:
+            break
+        large = await tune.run(
+            report_steps, resources_per_trial={"cpu": 2}, executor=pool, verbose=0
+        )
+        assert large.trials[0].status == "TERMINATED"
+        assert not small.is_over
+
+
+async def test_formats_that_nothing_can_export_are_refused():
+    with pytest.raises(ConfigError, match="no _export_model"):
+        await tune.run(report_steps, export_formats="model", verbose=0)

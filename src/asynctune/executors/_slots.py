@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,20 +61,30 @@ class Slots:
         self._grant()
 
     def _grant(self) -> None:
-        granted = True
-        while granted:
-            granted = False
-            for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
-                queue = self._waiting[owner]
-                if not queue:
-                    continue
-                share = self.pool.take(queue[0][0])
-                if share is not None:
-                    _, future = queue.popleft()
-                    self._held[owner] = self._held.get(owner, 0) + 1
-                    future.set_result(share)
-                    granted = True
-                    break
+        while self._grant_one():
+            pass
+
+    def _grant_one(self) -> bool:
+        """Lend to the owner that holds fewest; tell whether anything was lent.
+
+        While its request does not fit, owners that hold more get nothing: what they give back is for it.
+        """
+        limit: float = math.inf
+        for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
+            held, queue = self._held.get(owner, 0), self._waiting[owner]
+            if held > limit:
+                return False
+            if not queue:
+                continue
+            share = self.pool.take(queue[0][0])
+            if share is None:
+                limit = held
+                continue
+            _, future = queue.popleft()
+            self._held[owner] = held + 1
+            future.set_result(share)
+            return True
+        return False
 
     def _forget(self, owner: object) -> None:
         if not self._waiting.get(owner):

@@ -106,10 +106,10 @@ class OutputEcho(Callback):
         try:
             with open(os.path.join(trial.logdir, "output.log"), "rb") as file:
                 file.seek(self._read.get(trial.trial_id, 0))
-                data = file.read(1 << 20)
+                data = file.read()
         except FileNotFoundError:
             return
-        end = data.rfind(b"\n") + 1 or (len(data) if trial.status.is_final else 0)
+        end = len(data) if trial.status.is_final else data.rfind(b"\n") + 1
         self._read[trial.trial_id] = self._read.get(trial.trial_id, 0) + end
         for line in data[:end].decode(errors="backslashreplace").splitlines():
             print(f"({trial.name}) {_printable(line)}", flush=True)
