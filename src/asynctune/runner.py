@@ -133,7 +133,8 @@ class Runner:
             raise ConfigError(f"add_trial() was given {config!r}; a dict is wanted")
         drawn = Space(config).variant(len(self.state.trials), self.plan.seed)
         self.executor.check_config(drawn.config)
-        trial = self._add(replace(drawn, tag=drawn.tag or "by hand"), by_hand=True)
+        by_hand = replace(drawn, tag=drawn.tag or "by hand")
+        trial = self._add(*self._looked_at(by_hand), by_hand=True)
         self._trials.start_soon(TrialTask(trial, self).run)
         return trial
 
@@ -215,10 +216,11 @@ class Runner:
         """Draw trials one after another, each when the one before has got its slot."""
         with self._drawing:
             while self._ending is None:
-                variant = self._variants.next()
-                if variant is None:
+                # In a thread: sample_from is the user's code, and a configuration may be large.
+                drawn = await anyio.to_thread.run_sync(self._draw)
+                if drawn is None or self._ending is not None:  # ordered while it was drawn
                     return
-                trial = self._add(variant)
+                trial = self._add(*drawn)
                 assert self._trials is not None
                 self._trials.start_soon(TrialTask(trial, self).run)
                 await trial.has_slot.wait()
@@ -228,11 +230,25 @@ class Runner:
             await anyio.sleep(self.plan.time_budget_s)
             self.stop(StopReason.TIME_BUDGET, now=True)
 
+    def _draw(self) -> tuple[Variant, Resources, dict[str, Any]] | None:
+        variant = self._variants.next()
+        return None if variant is None else self._looked_at(variant)
+
+    def _looked_at(self, variant: Variant) -> tuple[Variant, Resources, dict[str, Any]]:
+        """Find out what a variant asks for, and how it is shown."""
+        return variant, self.resources_of(variant.config), shown(variant.config)
+
     # -- small things -----------------------------------------------------------------------------
 
-    def _add(self, variant: Variant, *, by_hand: bool = False) -> LiveTrial:
+    def _add(
+        self,
+        variant: Variant,
+        resources: Resources,
+        brief: dict[str, Any],
+        *,
+        by_hand: bool = False,
+    ) -> LiveTrial:
         index = len(self.state.trials)
-        resources = self.resources_of(variant.config)
         trial_id = f"{self._prefix}_{index:05d}"
         self._configs[trial_id] = variant.config
         event = ev.TrialAdded(
@@ -240,7 +256,7 @@ class Runner:
             index=index,
             name=f"{self.shipment.name}_{trial_id}",
             tag=variant.tag,
-            config=shown(variant.config),
+            config=brief,
             drawn=None if by_hand else variant.drawn,
             resources=resources.to_dict(),
             wall_time=time.time(),

@@ -85,6 +85,31 @@ class Trial:
         exported: What ``export_model`` wrote, format -> path.
     """
 
+    _STATE = frozenset(
+        {
+            "trial_id",
+            "index",
+            "name",
+            "tag",
+            "config",
+            "resources",
+            "logdir",
+            "status",
+            "last_result",
+            "checkpoint",
+            "checkpoints",
+            "error",
+            "stop_reason",
+            "num_failures",
+            "exported",
+            "note",
+            "started_at",
+            "ended_at",
+            "_read_rows",
+            "_next_sequence",
+        }
+    )
+
     def __init__(
         self,
         event: ev.TrialAdded,
@@ -142,6 +167,15 @@ class Trial:
     def attempt(self) -> int:
         """The number of the current attempt, from 0."""
         return self.num_failures
+
+    def snapshot(self) -> Trial:
+        """Return the trial as it is now; what happens later does not change it."""
+        copied = Trial.__new__(Trial)
+        vars(copied).update(
+            {name: value for name, value in vars(self).items() if name in self._STATE}
+        )
+        copied._sequences, copied._places = self._sequences[:], self._places[:]
+        return copied
 
     def apply(self, event: ev.Event, place: int) -> None:
         """Take over what happened.

@@ -345,6 +345,8 @@ async def test_an_exception_in_the_block_comes_out_itself_and_the_run_is_cancell
 
 async def test_cancelling_one_who_awaits_the_handle_leaves_the_run_alone():
     experiment = await tune.start(cleans_up, verbose=0)
+    async for _ in experiment:
+        break
     with anyio.move_on_after(0):
         await experiment
     assert not experiment.is_over
