@@ -243,7 +243,7 @@ class AsyncFunctionTrainable(FunctionTrainable):
 
 
 def _contains_stop(error: BaseException | None, depth: int = 0) -> bool:
-    """Tell whether an exception is the stop, or came of it: as cause, context or in a group."""
+    """Tell whether an exception is the stop, or holds it, as its cause or in a group."""
     if error is None or depth > 20:
         return False
     if isinstance(error, TrialStopped | GeneratorExit):

@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -187,8 +187,7 @@ class Runner:
             consumers.append(OutputEcho(self.state))
         consumers += options.callbacks or ()
         try:
-            async with AsyncExitStack() as stack:
-                services = await stack.enter_async_context(anyio.create_task_group())
+            async with anyio.create_task_group() as services:
                 services.start_soon(self.journal.sync_in_groups)
                 for consumer in consumers:
                     services.start_soon(feed, consumer, self.journal.follow(), self.state)
@@ -283,11 +282,11 @@ class Runner:
                 f"resources_per_trial is given, and {cls.__name__}.default_resource_request() "
                 "answers too; give one of them"
             )
-        resources = self.plan.resources or Resources()
-        if requested is not None:
+        if requested is None:
+            what, resources = "resources_per_trial", self.plan.resources or Resources()
+        else:
             what = f"{cls.__name__}.default_resource_request()"
             resources = Resources.from_mapping(requested, what)
-        what = "resources_per_trial" if requested is None else what
         self.executor.pool.check(resources, what=what, advice=cls.resource_help(config))
         return resources
 

@@ -98,9 +98,10 @@ class ProcessExecutor(Executor):
         config, path = await anyio.to_thread.run_sync(
             lambda: (dump_config(spec.config), import_path())
         )
-        worker = self._take_idle(spec)
+        environment = _environment(spec)
+        worker = self._take_idle(spec, environment)
         if worker is None:
-            worker = await self._new_worker(spec)
+            worker = await self._new_worker(spec, environment)
         actor = _ProcessActor(spec, worker)
         try:
             await actor.build(config, path)
@@ -140,10 +141,9 @@ class ProcessExecutor(Executor):
             if guardian is not None:
                 await guardian.close()
 
-    def _take_idle(self, spec: ActorSpec) -> _Worker | None:
+    def _take_idle(self, spec: ActorSpec, environment: dict[str, str]) -> _Worker | None:
         if spec.share.gpu_ids:
             return None
-        environment = _environment(spec)
         for idle in self._idle.get(spec.share.resources.threads, ()):
             if idle.environment == environment and not idle.died.is_set():
                 self._idle[idle.threads].remove(idle)
@@ -151,7 +151,7 @@ class ProcessExecutor(Executor):
                 return idle
         return None
 
-    async def _new_worker(self, spec: ActorSpec) -> _Worker:
+    async def _new_worker(self, spec: ActorSpec, environment: dict[str, str]) -> _Worker:
         async with self._starting:
             if self._guardian is not None and self._guardian.is_gone:
                 await self._guardian.close()
@@ -160,7 +160,6 @@ class ProcessExecutor(Executor):
                 self._guardian = await Guardian.start(self._preload, self._on_exit)
         self._retire_surplus()
         number = next(self._numbers)
-        environment = _environment(spec)
         worker = _Worker(number, self._guardian, environment, spec.share.resources.threads)
         self._workers[number] = worker
         loop = asyncio.get_running_loop()
