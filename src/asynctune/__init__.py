@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from asynctune.export import ExportFormat
     from asynctune.function_runner import StatusReporter, wrap_function
     from asynctune.resources import Resources
+    from asynctune.retry import Retry
+    from asynctune.secret import Secret
     from asynctune.space import (
         choice,
         grid_search,
@@ -89,6 +91,8 @@ _WHERE = {
     "export": ("ExportFormat",),
     "function_runner": ("StatusReporter", "wrap_function"),
     "resources": ("Resources",),
+    "retry": ("Retry",),
+    "secret": ("Secret",),
     "space": (
         "choice",
         "grid_search",

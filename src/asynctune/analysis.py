@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from asynctune import checkpoint as _checkpoint
 from asynctune.errors import ConfigError, MetricMissing, TrialError, TuneError
-from asynctune.journal import FILE_NAME, StoredJournal
 from asynctune.result import Row, flatten
 from asynctune.state import stored_state
+from asynctune.stored import FILE_NAME, StoredJournal
 from asynctune.trial import CheckpointRef, Status, Trial
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class ExperimentAnalysis:
             raise TuneError(f"{directory} is no experiment: it has no file called {FILE_NAME!r}")
         journal = StoredJournal(file)
         state = stored_state(directory, journal.read_rows)
-        for place, event in journal.events():
-            state.apply(event, place)
+        journal.replay(state.apply)
         if state.started is None:
             raise TuneError(f"{directory} is no experiment: its journal is empty")
         return cls(
@@ -100,7 +99,7 @@ class ExperimentAnalysis:
         trial, row = self.get_best_trial(), self.best_result
         if trial is None or row is None:
             return None
-        for checkpoint in trial.checkpoints:
+        for checkpoint in reversed(trial.checkpoints):
             if checkpoint.iteration == row.get("training_iteration"):
                 return checkpoint
         return trial.checkpoint

@@ -20,7 +20,9 @@ class Callback:
     """Is told what happens in a run. Override what you need; each method may be ``async def``.
 
     Synchronous methods are called in a thread, one after another. A callback that raises is dropped
-    with one message; the run goes on. It may lag behind the run, and ``trial`` may be ahead of it.
+    with one message; the run goes on. It may lag behind the run, and ``trial`` may be ahead of it. When
+    an experiment is resumed it is told what happens from then on; what a driver that died had written
+    down but not yet told is in :meth:`Experiment.events`.
     """
 
     def on_event(self, event: ev.Event) -> Any:
@@ -57,9 +59,8 @@ async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]
                     trial = state.trials[event.trial_id]
                     await _tell(callback.on_trial_result, trial, copy_row(event.row))
                 case ev.Checkpointed():
-                    checkpoint = CheckpointRef(event.path, event.iteration, event.sequence)
                     trial = state.trials[event.trial_id]
-                    await _tell(callback.on_checkpoint, trial, checkpoint)
+                    await _tell(callback.on_checkpoint, trial, trial.checkpoint_of(event))
                 case ev.TrialFailed():
                     trial = state.trials[event.trial_id]
                     await _tell(callback.on_trial_error, trial, event.error)

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from asynctune.errors import CheckpointCorrupt, UnsafePath
+from asynctune.files import Files, current, storage_error, write_whole
 from asynctune.manifest import MANIFEST, Manifest, inside
 
 _MAGIC = b"ATCKPT1\n"
@@ -30,15 +30,25 @@ _CHUNK = 1 << 20
 
 
 def make_aside(parent: str | os.PathLike[str], name: str) -> Path:
-    """Create a directory called ``name`` in a temporary place below ``parent``."""
+    """Create a directory called ``name`` in a temporary place below ``parent``.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    files = current.get()
     target = Path(parent) / f".tmp-{secrets.token_hex(6)}" / name
-    target.mkdir(parents=True, mode=0o700)
+    try:
+        target.parent.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        files.make_directory(target.parent)
+        files.make_directory(target)
+    except OSError as exc:
+        raise storage_error(exc, f"{target} cannot be created") from exc
     return target
 
 
 def remove_aside(target: Path) -> None:
     """Remove the temporary place that :func:`make_aside` made, with all that is in it."""
-    shutil.rmtree(target.parent, ignore_errors=True)
+    current.get().remove_tree(target.parent)
 
 
 def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapping[str, Any],
@@ -49,8 +59,23 @@ def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapp
 
     Returns:
         The directory where the checkpoint now is.
+
+    Raises:
+        StorageError: The system refused; nothing became visible.
     """
-    files = {}
+    try:
+        files = _synced_files(source, current.get())
+        manifest = Manifest(manifest_path, saved_as_dict, state, *files)
+        return _publish(source, manifest, parent, current.get())
+    except OSError as exc:
+        raise storage_error(
+            exc, f"the checkpoint {source.name} in {parent} cannot be written"
+        ) from exc
+
+
+def _synced_files(source: Path, files: Files) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
+    """Make all files durable; return what the manifest says of them, and the directories."""
+    entries = {}
     directories = []
     for relative, path in sorted(_walk(source)):
         if relative == MANIFEST:
@@ -58,11 +83,18 @@ def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapp
         if path.is_dir():
             directories.append(relative)
         else:
-            files[relative] = _digest(path, sync=True)
-    manifest = Manifest(manifest_path, saved_as_dict, state, files, tuple(directories))
-    _write_synced(source / MANIFEST, manifest.to_json())
+            files.sync_file(path)
+            entries[relative] = _digest(path)
+    return entries, tuple(directories)
+
+
+def _publish(
+    source: Path, manifest: Manifest, parent: str | os.PathLike[str], files: Files
+) -> Path:
+    """Write the manifest, and give the directory its name."""
+    _write_synced(source / MANIFEST, manifest.to_json(), files)
     for directory, _, _ in os.walk(source):
-        sync_directory(directory)
+        files.sync_directory(directory)
     attempt = 0
     while True:
         final = Path(parent) / (source.name if not attempt else f"{source.name}.{attempt}")
@@ -71,8 +103,11 @@ def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapp
         if not final.exists():
             break
         attempt += 1
-    source.rename(final)
-    sync_directory(parent)
+    files.rename(source, final)
+    files.sync_directory(parent)
+    # The parent may be new itself, as a trial's directory is at its first checkpoint.
+    with contextlib.suppress(PermissionError):  # it may be nobody's business of ours
+        files.sync_directory(Path(parent).parent)
     return final
 
 
@@ -182,9 +217,14 @@ def delete(path: str | os.PathLike[str]) -> bool:
         root = find_root(path)
     except FileNotFoundError:
         return False
-    with contextlib.suppress(FileNotFoundError):
-        (root / MANIFEST).unlink()
-    shutil.rmtree(root, ignore_errors=True)
+    files = current.get()
+    try:
+        files.unlink(root / MANIFEST)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise storage_error(exc, f"the checkpoint {root} cannot be deleted") from exc
+    files.remove_tree(root)
     return True
 
 
@@ -248,17 +288,6 @@ def _write_out(data: bytes, offset: int, manifest: Manifest, root: Path) -> None
         offset += size
 
 
-def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Make the names in a directory durable."""
-    if os.name == "nt":  # which cannot open a directory
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     for directory, subdirectories, names in os.walk(root):
         for name in (*subdirectories, *names):
@@ -273,19 +302,19 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
                 )
 
 
-def _digest(path: Path, *, sync: bool = False) -> tuple[int, str]:
+def _digest(path: Path) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
-        if sync:
-            os.fsync(file.fileno())
     return size, digest.hexdigest()
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_synced(path: Path, data: bytes, files: Files) -> None:
+    descriptor = files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_whole(files, descriptor, data)
+        files.datasync(descriptor)
+    finally:
+        files.close(descriptor)

@@ -106,6 +106,8 @@ class WorkerDied(TrialError):
     Attributes:
         signal: The number of the signal that killed it, or None.
         exitcode: Its exit code, or None.
+        oom: Whether it was killed and the kernel's out-of-memory killer struck during its life.
+        peak_rss: The most memory that it held at once, in bytes, or None if that is unknown.
     """
 
     def __init__(
@@ -115,28 +117,68 @@ class WorkerDied(TrialError):
         trial_id: str | None = None,
         signal: int | None = None,
         exitcode: int | None = None,
+        oom: bool = False,
+        peak_rss: int | None = None,
     ) -> None:
         super().__init__(message, trial_id=trial_id)
         self.signal = signal
         self.exitcode = exitcode
+        self.oom = oom
+        self.peak_rss = peak_rss
 
     @classmethod
-    def from_status(cls, status: int | None, *, trial_id: str | None, during: str) -> WorkerDied:
-        """Describe a wait status as :func:`os.waitpid` gives it (None: unknown)."""
+    def from_status(
+        cls,
+        status: int | None,
+        *,
+        trial_id: str | None,
+        during: str,
+        why: str | None = None,
+        oom: bool | None = None,
+        peak_rss: int | None = None,
+    ) -> WorkerDied:
+        """Describe a death.
+
+        Args:
+            status: The wait status as :func:`os.waitpid` gives it, None if that is unknown.
+            trial_id: The trial, if it was one's.
+            during: What it was doing.
+            why: Why it was ended, if it was the driver that ended it, or what else is known.
+            oom: Whether the out-of-memory killer struck during its life, None if that is unknown.
+            peak_rss: The most memory that it held at once, in bytes.
+        """
         where = f"the worker of trial {trial_id}" if trial_id else "the worker"
-        if status is None:
-            return cls(f"{where} ended during {during}", trial_id=trial_id)
-        code = _exitcode(status)
+        code = None if status is None else _exitcode(status)
+        if code is None or (code == -9 and why is not None):
+            text = f"{where} ended during {during}" + (f": {why}" if why else "")
+            return cls(text, trial_id=trial_id, signal=9 if code else None, peak_rss=peak_rss)
         if code >= 0:
             text = f"{where} ended by itself with exit code {code} during {during}"
-            return cls(text, trial_id=trial_id, exitcode=code)
+            return cls(text, trial_id=trial_id, exitcode=code, peak_rss=peak_rss)
         try:
             name = _signal.Signals(-code).name
         except ValueError:
             name = "an unnamed signal"
-        hint = ", perhaps out of memory" if -code == 9 else ""
-        text = f"{where} was killed by signal {-code} ({name}{hint}) during {during}"
-        return cls(text, trial_id=trial_id, signal=-code)
+        memory = ""
+        if -code == 9:
+            name += ", perhaps out of memory" if oom is None else ""
+            struck = ": the kernel's out-of-memory killer struck meanwhile" if oom else ""
+            peak = f"; its peak memory was {_size(peak_rss)}" if peak_rss is not None else ""
+            memory = struck + peak
+        text = f"{where} was killed by signal {-code} ({name}) during {during}{memory}"
+        return cls(
+            text,
+            trial_id=trial_id,
+            signal=-code,
+            oom=-code == 9 and bool(oom),
+            peak_rss=peak_rss,
+        )
+
+    @classmethod
+    def not_started(cls, why: str, *, trial_id: str | None) -> WorkerDied:
+        """Describe a worker that never was, because no process could be started."""
+        whom = f"for trial {trial_id}" if trial_id else "at all"
+        return cls(f"no worker could be started {whom}: {why}", trial_id=trial_id)
 
 
 def _exitcode(status: int) -> int:
@@ -144,6 +186,15 @@ def _exitcode(status: int) -> int:
     if status & 0x7F:
         return -(status & 0x7F)
     return (status >> 8) & 0xFF
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
 
 
 class TrialTimeout(TrialError):
@@ -159,11 +210,29 @@ class ExecutorError(TuneError):
 
 
 class ExperimentLocked(TuneError):
-    """Another driver is running this experiment."""
+    """Another driver is running this experiment.
+
+    Attributes:
+        pid: Its process, or None if that is unknown.
+        host: Its machine, likewise.
+    """
+
+    def __init__(self, message: str, *, pid: int | None = None, host: str | None = None) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.host = host
 
 
 class ExperimentCorrupt(TuneError):
-    """The journal of an experiment is damaged."""
+    """The journal of an experiment is damaged.
+
+    Attributes:
+        offset: The byte at which the first record that is no good begins, or None.
+    """
+
+    def __init__(self, message: str, *, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
 
 
 class StorageError(TuneError, OSError):

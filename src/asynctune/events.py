@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 from asynctune.result import Row, jsonable
@@ -15,7 +15,7 @@ from asynctune.result import Row, jsonable
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A driver began to work on the experiment; the first record of every journal.
+    """A driver began to work on the experiment: the first record of every journal, and of each resume.
 
     Args:
         format: The version of the journal's format.
@@ -29,6 +29,8 @@ class RunStarted:
         pid: The driver's process.
         host: The driver's machine.
         version: The version of asynctune.
+        space: The space as text, path -> what is there; a resume compares it.
+        epoch: How many drivers worked on it before.
     """
 
     kind: ClassVar[str] = "run_started"
@@ -43,6 +45,8 @@ class RunStarted:
     pid: int
     host: str
     version: str
+    space: dict[str, str] = field(default_factory=dict)
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class TrialAdded:
         drawn: What was drawn, so that the configuration can be rebuilt; None if it was given by hand.
         resources: What it asks for.
         wall_time: Seconds since 1970.
+        given: The whole configuration that was given by hand, if JSON can hold it.
     """
 
     kind: ClassVar[str] = "trial_added"
@@ -69,6 +74,7 @@ class TrialAdded:
     drawn: dict[str, Any] | None
     resources: dict[str, Any]
     wall_time: float
+    given: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class TrialStarted:
 
     Args:
         trial_id: The trial.
-        attempt: 0, or the number of its failures so far.
+        attempt: How many attempts came before.
         restored_from: The checkpoint that it began from, or None.
         wall_time: Seconds since 1970.
     """
@@ -115,7 +121,7 @@ class Checkpointed:
         trial_id: The trial.
         attempt: The attempt that wrote it.
         sequence: The last row that it covers, -1 for none.
-        path: Where it is, for ``restore``.
+        path: Where it is, relative to the experiment's directory if it lies in there.
         iteration: The ``training_iteration`` of that row.
     """
 
@@ -137,6 +143,26 @@ class CheckpointDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRejected:
+    """A checkpoint could not be restored; the trial goes on from the one before.
+
+    Args:
+        trial_id: The trial.
+        path: The checkpoint, which stays where it is for whoever wants to look.
+        error: Why.
+        resume_sequence: The last row that stays: the trial continues behind it; -1 for none.
+        wall_time: Seconds since 1970.
+    """
+
+    kind: ClassVar[str] = "checkpoint_rejected"
+    trial_id: str
+    path: str
+    error: str
+    resume_sequence: int
+    wall_time: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrialFailed:
     """An attempt of a trial failed. ``TrialEnded`` follows unless it is tried again.
 
@@ -148,6 +174,8 @@ class TrialFailed:
         traceback: The remote traceback, or None.
         resume_sequence: The last row that stays: a retry continues behind it; -1 for none.
         wall_time: Seconds since 1970.
+        again: Whether it is tried again.
+        resources: What the next attempt asks for, if that is something else.
     """
 
     kind: ClassVar[str] = "trial_failed"
@@ -156,6 +184,28 @@ class TrialFailed:
     error: str
     error_type: str
     traceback: str | None
+    resume_sequence: int
+    wall_time: float
+    again: bool = False
+    resources: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReopened:
+    """A driver that resumes the experiment takes up a trial that an earlier one left.
+
+    Args:
+        trial_id: The trial.
+        attempt: How many attempts came before.
+        because: What had become of it, such as ``"its driver died"``.
+        resume_sequence: The last row that stays: the trial continues behind it; -1 for none.
+        wall_time: Seconds since 1970.
+    """
+
+    kind: ClassVar[str] = "trial_reopened"
+    trial_id: str
+    attempt: int
+    because: str
     resume_sequence: int
     wall_time: float
 
@@ -190,12 +240,14 @@ class RunEnded:
         reason: ``"done"``, ``"stopped"``, ``"cancelled"`` or ``"failed"``.
         error: The message of the exception that ended it, or None.
         wall_time: Seconds since 1970.
+        seconds: How long this driver worked on it.
     """
 
     kind: ClassVar[str] = "run_ended"
     reason: str
     error: str | None
     wall_time: float
+    seconds: float = 0.0
 
 
 Event: TypeAlias = (
@@ -205,7 +257,9 @@ Event: TypeAlias = (
     | Reported
     | Checkpointed
     | CheckpointDropped
+    | CheckpointRejected
     | TrialFailed
+    | TrialReopened
     | TrialEnded
     | RunEnded
 )

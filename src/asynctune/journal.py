@@ -1,49 +1,51 @@
-"""The journal: the events of an experiment in one append-only file of checked records.
+"""The journal of a run: the events of an experiment, appended to one file and told to its readers.
 
-A record is one line: the length and the CRC32 of the JSON in 8 hex digits each, the JSON, a newline.
-It is written with one ``write`` before anyone is told of the event, so what was shown survives the
-death of this process; ``fdatasync`` follows in groups, so what the machine's death may take is young.
+An event is written with one ``write`` before anyone is told of it, so what was shown survives the death
+of this process; ``fdatasync`` follows in groups, so what the machine's death may take is young. What a
+record looks like is said in :mod:`asynctune.stored`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.errors import ExperimentCorrupt
+from asynctune import files as _files
+from asynctune.errors import StorageError
 from asynctune.result import Row
+from asynctune.stored import HEAD, StoredJournal, decode, record, record_end
 
-FILE_NAME = "journal"
-FORMAT = 1
-_HEAD = 18  # "llllllll cccccccc "
 _GROUP_S = 0.1
 _RECENT = 1024
 _CHUNK = 1 << 18
 
 
-def record(data: bytes) -> bytes:
-    """Frame the JSON of one event."""
-    return b"%08x %08x %b\n" % (len(data), zlib.crc32(data), data)
-
-
 class Journal:
     """The writer of one journal, and the place where its readers wait.
 
+    After a call of the system has failed nothing more is written: how much reached the disk is unknown
+    then, and only a resume, which looks, may go on.
+
     Args:
-        path: The file; :meth:`open` creates it.
+        path: The file.
+        durable: Whether readers are told of an event only when it is durable.
+        files: The file calls; by default those of the context.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, durable: bool = False, files: _files.Files | None = None
+    ) -> None:
         self.path = path
+        self._durable = durable
+        self._files = files or _files.current.get()
         self._file = -1
         self._size = 0
         self._count = 0
@@ -54,15 +56,48 @@ class Journal:
         self._want_sync = anyio.Event()
         self._hurry = anyio.Event()
         self._sync_waiting: list[anyio.Event] = []
-        self._sync_error: OSError | None = None
         self._syncing = False
+        self._broken: StorageError | None = None
         self.ended = False
 
     def open(self) -> None:
-        """Create the file. Blocks for a moment."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        # O_BINARY is Windows'; Python itself sees to it that children do not inherit the file.
-        self._file = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o600)
+        """Create the file, or empty one that holds no whole record. Blocks for a moment.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        try:
+            self._file = self._files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            self._files.truncate(self._file, 0)
+            self._files.sync_directory(self.path.parent)
+        except OSError as exc:
+            raise _files.storage_error(exc, f"{self.path} cannot be created") from exc
+
+    def open_again(self, stored: StoredJournal) -> int:
+        """Open a file that was read, cut off its torn end, and go on behind it. Blocks for a moment.
+
+        Args:
+            stored: The same file, read to its end.
+
+        Returns:
+            How many bytes were torn.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        try:
+            self._file = self._files.open(self.path, os.O_RDWR | os.O_APPEND)
+            torn = os.fstat(self._file).st_size - stored.end
+            if torn:
+                # Before the first append: a record behind a torn one could never be told from damage.
+                self._files.truncate(self._file, stored.end)
+            self._files.datasync(self._file)
+            self._files.sync_directory(self.path.parent)
+        except OSError as exc:
+            raise _files.storage_error(exc, f"{self.path} cannot be continued") from exc
+        self._size = stored.end
+        self._count = self._synced = stored.count
+        return torn
 
     def append(self, event: ev.Event, row: bytes | None = None) -> int:
         """Write an event, then let the readers have it.
@@ -73,18 +108,27 @@ class Journal:
 
         Returns:
             The place of its record in the file.
+
+        Raises:
+            StorageError: It could not be written; nothing more can be.
         """
+        self._raise_if_broken()
         data = record(ev.encode(event, row))
         place = self._size
-        written = os.write(self._file, data)
-        while written < len(data):  # a full disk writes a part before it refuses the rest
-            written += os.write(self._file, data[written:])
+        try:
+            _files.write_whole(self._files, self._file, data)
+        except OSError as exc:
+            self._break(exc, "cannot be written")
+            self._raise_if_broken()
         self._size += len(data)
         self._count += 1
         self._recent.append(event)
         self._recent_ends.append(self._size)
         self._want_sync.set()
-        self._wake()
+        if self._durable:
+            self._hurry.set()
+        else:
+            self._wake()
         return place
 
     def end(self) -> None:
@@ -101,7 +145,11 @@ class Journal:
             self._file = -1
 
     async def sync_in_groups(self) -> None:
-        """Make records durable, at most a tenth of a second after they came; runs until the end."""
+        """Make records durable, at most a tenth of a second after they came; runs until the end.
+
+        Raises:
+            StorageError: The system refused; it is not asked again, for it may lie then.
+        """
         self._syncing = True
         try:
             while True:
@@ -113,37 +161,43 @@ class Journal:
                     self._want_sync, self._hurry = anyio.Event(), anyio.Event()
                 count, waiting = self._count, self._sync_waiting
                 self._sync_waiting = []
-                if count > self._synced:
-                    try:
-                        await anyio.to_thread.run_sync(_datasync, self._file)
-                    except OSError as exc:
-                        self._sync_error = exc
-                    self._synced = count
-                for event in waiting:
-                    event.set()
+                try:
+                    if count > self._synced:
+                        await self._sync(count)
+                finally:
+                    for event in waiting:
+                        event.set()
                 if self.ended and self._synced == self._count:
                     return
         finally:
             # Whatever ended this task: nobody is to wait for it any longer.
             self._syncing = False
+            self._wake()
             for event in self._sync_waiting:
                 event.set()
 
     async def synced(self) -> None:
-        """Wait until all that has been appended is durable."""
+        """Wait until all that has been appended is durable.
+
+        Raises:
+            StorageError: It cannot be made durable.
+        """
         count = self._count
         while self._synced < count:
+            self._raise_if_broken()
             if not self._syncing:  # its task was cancelled, with the whole loop
-                await anyio.to_thread.run_sync(_datasync, self._file)
-                self._synced = max(self._synced, count)
+                await self._sync(count)
                 break
             done = anyio.Event()
             self._sync_waiting.append(done)
             self._want_sync.set()
             self._hurry.set()
             await done.wait()
-        if self._sync_error is not None:
-            raise self._sync_error
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the system has refused to write."""
+        return self._broken is not None
 
     def read_rows(self, places: Sequence[int]) -> list[Row]:
         """Read the rows of ``Reported`` events at the given places."""
@@ -151,7 +205,42 @@ class Journal:
 
     def follow(self) -> Follower:
         """Return an iterator over all events, from the first, that waits for those to come."""
-        return Follower(self)
+        return Follower(self, 0, 0)
+
+    def follow_on(self) -> Follower:
+        """Return an iterator over the events that are yet to come."""
+        return Follower(self, self._count, self._size)
+
+    async def _sync(self, count: int) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._files.datasync, self._file)
+        except OSError as exc:
+            self._break(exc, "cannot be made durable")
+        self._raise_if_broken()
+        self._synced = max(self._synced, count)
+        if self._durable:
+            self._wake()
+
+    @property
+    def _visible(self) -> int:
+        """How many events readers may know of."""
+        return self._synced if self._durable else self._count
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether nothing will become visible any more."""
+        return self.ended and (self._visible == self._count or not self._syncing)
+
+    def _break(self, error: OSError, how: str) -> None:
+        if self._broken is None:
+            self._broken = _files.storage_error(error, f"the journal {self.path} {how}")
+
+    def _raise_if_broken(self) -> None:
+        if self._broken is not None:
+            # A new one for each: several tasks raise it, and each adds its own traceback.
+            error = type(self._broken)(*self._broken.args)
+            error.errno = self._broken.errno
+            raise error from self._broken.__cause__
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -160,12 +249,12 @@ class Journal:
 
 
 class Follower:
-    """An async iterator over all events of a journal. Any number may follow, each at its own pace."""
+    """An async iterator over events of a journal. Any number may follow, each at its own pace."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, index: int, place: int) -> None:
         self._journal = journal
-        self._index = 0
-        self._place = 0
+        self._index = index
+        self._place = place
         self._buffer: deque[tuple[ev.Event | None, int]] = deque()
         self._one_at_a_time = asyncio.Lock()
 
@@ -181,8 +270,8 @@ class Follower:
 
     async def _next(self) -> ev.Event | None:
         journal = self._journal
-        while self._index >= journal._count:
-            if journal.ended:
+        while self._index >= journal._visible:
+            if journal._is_complete:
                 raise StopAsyncIteration
             woken = anyio.Event()
             journal._waiting.append(woken)
@@ -206,100 +295,11 @@ class Follower:
             file.seek(start)
             data = file.read(_CHUNK)
             offset = 0
-            while (end := _record_end(data, offset)) is not None:
-                event = _decode(data[offset + _HEAD : end - 1], path, start + offset)
+            while (end := record_end(data, offset)) is not None:
+                event = decode(data[offset + HEAD : end - 1], path, start + offset)
                 found.append((event, start + end))
                 offset = end
             if not found:  # one record larger than a chunk
                 payload = StoredJournal.read_record(file, start)
-                found.append((_decode(payload, path, start), start + _HEAD + len(payload) + 1))
+                found.append((decode(payload, path, start), start + HEAD + len(payload) + 1))
         return found
-
-
-class StoredJournal:
-    """A journal that is only read: what the analysis from disk rests on.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ExperimentCorrupt: It is damaged, or was written by a newer version.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def events(self) -> Iterator[tuple[int, ev.Event]]:
-        """Yield each event and its place. A torn last record is left out."""
-        with self.path.open("rb") as file:
-            place = 0
-            for line in file:
-                payload = _payload(line)
-                if payload is None:
-                    if any(_payload(later) is not None for later in file):
-                        raise ExperimentCorrupt(
-                            f"{self.path} is damaged at byte {place}: a record there does not match "
-                            "its checksum, and good ones follow"
-                        )
-                    return
-                event = _decode(payload, self.path, place)
-                if place == 0:
-                    self._check_first(event)
-                if event is not None:
-                    yield place, event
-                place += len(line)
-
-    def read_rows(self, places: Sequence[int]) -> list[Row]:
-        """Read the rows of ``Reported`` events at the given places."""
-        rows: list[Row] = []
-        if not places:
-            return rows
-        with self.path.open("rb") as file:
-            for place in places:
-                event = _decode(StoredJournal.read_record(file, place), self.path, place)
-                assert isinstance(event, ev.Reported), "a place of a row holds another event"
-                rows.append(event.row)
-        return rows
-
-    @staticmethod
-    def read_record(file: BinaryIO, place: int) -> bytes:
-        """Read the JSON of the record at a place."""
-        file.seek(place)
-        length = int(file.read(_HEAD)[:8], 16)
-        return file.read(length)
-
-    def _check_first(self, event: ev.Event | None) -> None:
-        if not isinstance(event, ev.RunStarted):
-            raise ExperimentCorrupt(f"{self.path} does not begin like a journal of asynctune")
-        if event.format > FORMAT:
-            raise ExperimentCorrupt(
-                f"{self.path} has format {event.format}, written by asynctune {event.version}; "
-                f"this version reads up to {FORMAT}: upgrade asynctune"
-            )
-
-
-def _datasync(file: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(file)
-
-
-def _payload(line: bytes) -> bytes | None:
-    end = _record_end(line, 0)
-    return line[_HEAD : end - 1] if end == len(line) else None
-
-
-def _record_end(data: bytes, start: int) -> int | None:
-    """Find the end of the good record at ``start``; None if there is none."""
-    try:
-        length = int(data[start : start + 8], 16)
-    except ValueError:
-        return None
-    end = start + _HEAD + length + 1
-    # Framed again and compared, so that no byte of it goes unchecked.
-    return end if data[start:end] == record(data[start + _HEAD : end - 1]) else None
-
-
-def _decode(payload: bytes, path: Path, place: int) -> ev.Event | None:
-    try:
-        return ev.decode(payload)
-    except ValueError as exc:
-        raise ExperimentCorrupt(f"{path} is damaged at byte {place}: {exc}") from exc

@@ -2,28 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import anyio
 
 from asynctune import events as ev
-from asynctune.result import Row, copy_row
+from asynctune.checkpoints import CheckpointManager
+from asynctune.result import Row, copy_row, flatten
 from asynctune.trial import StopReason, Trial
 
 
 class LiveTrial(Trial):
-    """A trial of a run that is alive. Await it for its last result."""
+    """A trial of a run that is alive. Await it for its last result.
 
-    def __init__(self, event: ev.TrialAdded, **given: Any) -> None:
-        super().__init__(event, **given)
+    Args:
+        event: How it was drawn.
+        directory: That of the experiment.
+        read_rows: Reads rows of the journal.
+        config: Its configuration; None if it could not be made again, so that it cannot be run.
+        kept: Which of its checkpoints are kept.
+    """
+
+    def __init__(
+        self,
+        event: ev.TrialAdded,
+        *,
+        directory: str,
+        read_rows: Callable[[Sequence[int]], list[Row]],
+        config: dict[str, Any] | None,
+        kept: CheckpointManager,
+    ) -> None:
+        super().__init__(event, directory=directory, read_rows=read_rows, config=config)
+        self.is_rebuildable = config is not None
+        self.kept = kept
         self.order: StopReason | None = None
+        self._judged: tuple[int, StopReason | None] = (-1, None)
+        self.left_behind: str | None = None
+        self.ended_run: BaseException | None = None
+        self.scope: anyio.CancelScope
+        self.grace: anyio.CancelScope
+        self.has_slot: anyio.Event
+        self.is_over: anyio.Event
+
+    def wire(self) -> None:
+        """Make what its task needs. On the loop: the state itself may be replayed in a thread."""
         self.scope = anyio.CancelScope()
         self.grace = anyio.CancelScope(shield=True)
         self.has_slot = anyio.Event()
         self.is_over = anyio.Event()
-        self.left_behind: str | None = None
-        self.ended_run: Exception | None = None
+        if self.status.is_final:
+            self.has_slot.set()
+            self.is_over.set()
+
+    @property
+    def verdict(self) -> StopReason | None:
+        """Why the trial ends at its last row, if that was decided; after a rewind it is another row."""
+        sequence, reason = self._judged
+        return reason if self.last_sequence == sequence else None
+
+    def judged(self, reason: StopReason | None) -> None:
+        """Take note of what was decided at the last row."""
+        self._judged = self.last_sequence, reason
+
+    def apply(self, event: ev.Event, place: int) -> None:
+        super().apply(event, place)
+        match event:
+            case ev.Checkpointed():
+                self.kept.add(self.checkpoint_of(event), flatten(self.last_result))
+            case ev.CheckpointDropped() | ev.CheckpointRejected():
+                self.kept.remove(self.path_of(event.path))
 
     def __await__(self) -> Generator[Any, Any, Row]:
         return self._outcome().__await__()

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune.journal import Follower
 from asynctune.loggers import Logger
 from asynctune.logwriter import LogWriter
+from asynctune.result import shown
+from asynctune.resume import Past
 from asynctune.state import ExperimentState
 
 
@@ -19,24 +22,62 @@ class LogFeeder:
 
     Args:
         loggers: The classes; one of each is made for each trial.
-        state: The experiment.
+        state: The experiment, as it stands before the first of the events.
+        past: What earlier drivers left, if it is resumed.
     """
 
-    def __init__(self, loggers: Sequence[type[Logger]], state: ExperimentState[Any]) -> None:
+    def __init__(
+        self,
+        loggers: Sequence[type[Logger]],
+        state: ExperimentState[Any],
+        past: Past | None = None,
+    ) -> None:
         self._writer = LogWriter(loggers)
         self._state = state
+        self._open: set[str] = set()
+        lost = past.lost_track if past is not None else frozenset()
+        # Logs lag behind the journal, and a driver that dies takes with it what was not yet written.
+        self._to_mend = [
+            (trial.trial_id, trial.next_sequence - 1, trial.status.is_final)
+            for trial in state.trials.values()
+            if trial.trial_id in lost or not trial.status.is_final
+        ]
 
     async def run(self, events: Follower) -> None:
         """Carry until the events end and all is written."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._writer.run)
+            for trial_id, sequence, is_final in self._to_mend:
+                await self._restart(trial_id, sequence)
+                if is_final:
+                    self._end(trial_id)
             async for event in events:
                 match event:
                     case ev.TrialAdded():
-                        trial = self._state.trials[event.trial_id]
-                        self._writer.open(event.trial_id, event.config, trial.logdir, trial)
+                        self._begin(event.trial_id, event.config)
                     case ev.Reported():
                         self._writer.result(event.trial_id, event.row)
+                    case ev.TrialFailed() if event.again:
+                        await self._restart(event.trial_id, event.resume_sequence)
+                    case ev.TrialReopened() | ev.CheckpointRejected():
+                        await self._restart(event.trial_id, event.resume_sequence)
                     case ev.TrialEnded():
-                        self._writer.end(event.trial_id)
+                        self._end(event.trial_id)
             self._writer.close()
+
+    def _begin(self, trial_id: str, config: dict[str, Any]) -> None:
+        trial = self._state.trials[trial_id]
+        self._open.add(trial_id)
+        self._writer.open(trial_id, config, trial.logdir, trial)
+
+    def _end(self, trial_id: str) -> None:
+        self._open.discard(trial_id)
+        self._writer.end(trial_id)
+
+    async def _restart(self, trial_id: str, sequence: int) -> None:
+        """Let the logs of a trial say what counts up to a row, and go on from there."""
+        trial = self._state.trials[trial_id]
+        if trial_id not in self._open:
+            self._begin(trial_id, shown(trial.config))
+        rows = await anyio.to_thread.run_sync(trial.results_to, sequence)
+        self._writer.restart(trial_id, rows)

@@ -103,6 +103,14 @@ class LogWriter:
         """
         self._call(trial_id, _Method.UPDATE_CONFIG, config)
 
+    def restart(self, trial_id: str, rows: list[Row]) -> None:
+        """Log that a trial goes on behind the last of these rows; others that were logged do not count.
+
+        Raises:
+            TuneError: The trial is not being logged.
+        """
+        self._call(trial_id, _Method.RESTART, rows)
+
     def end(self, trial_id: str) -> None:
         """Flush and close the loggers of a trial, if it has any."""
         if trial_id in self._open:
@@ -128,7 +136,7 @@ class LogWriter:
             for lane in self._lanes:
                 tasks.start_soon(lane.run, name=f"logs of {lane.name}")
 
-    def _call(self, trial_id: str, method: _Method, argument: dict[str, Any]) -> None:
+    def _call(self, trial_id: str, method: _Method, argument: Any) -> None:
         if trial_id not in self._open:
             raise TuneError(
                 f"{method} for trial {trial_id!r}, which is not being logged; it belongs between "
@@ -141,9 +149,10 @@ class LogWriter:
 class _Method(StrEnum):
     ON_RESULT = "on_result"
     UPDATE_CONFIG = "update_config"
+    RESTART = "restart"
 
 
-_Calls: TypeAlias = list[tuple[_Method, dict[str, Any]]]
+_Calls: TypeAlias = list[tuple[_Method, Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -179,7 +188,7 @@ class _Lane(ABC, Generic[L]):
         log = self._logs[trial_id] = _Log(trial_id, config, logdir, trial)
         self._enqueue(log)
 
-    def call(self, trial_id: str, method: _Method, argument: dict[str, Any]) -> None:
+    def call(self, trial_id: str, method: _Method, argument: Any) -> None:
         log = self._logs[trial_id]
         if not log.dropped:
             log.calls.append((method, argument))
@@ -268,6 +277,8 @@ class _FileLane(_Lane[FileLogger]):
                 doing = method
                 if method is _Method.ON_RESULT:
                     logger.add_result(argument)
+                elif method is _Method.RESTART:
+                    logger.add_restart(argument)
                 else:
                     logger.add_config(argument)
                 if number % _ROWS_PER_SLICE == 0:
@@ -313,6 +324,8 @@ class _ThreadLane(_Lane[Logger]):
                     # A copy, since other threads read the row: a logger that pops a key of it would
                     # break them.
                     logger.on_result(copy.deepcopy(argument))
+                elif method is _Method.RESTART:
+                    logger.restart(copy.deepcopy(argument))
                 else:
                     logger.update_config(argument)
             if ended:
@@ -331,7 +344,7 @@ def _only_describes(cls: type[Logger]) -> TypeGuard[type[FileLogger]]:
     """Whether a class has left alone the methods in which a FileLogger writes by itself."""
     return issubclass(cls, FileLogger) and all(
         getattr(cls, name) is getattr(FileLogger, name)
-        for name in ("on_result", "update_config", "flush", "close")
+        for name in ("on_result", "update_config", "restart", "flush", "close")
     )
 
 

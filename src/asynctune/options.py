@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
 from asynctune.callback import Callback
@@ -22,12 +23,24 @@ from asynctune.hosting import results_dir
 from asynctune.loggers import CSVLogger, JsonLogger, Logger
 from asynctune.resources import Resources
 from asynctune.result import Row
+from asynctune.retry import OnFailure, check_on_failure
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
 from asynctune.space import Space
 from asynctune.stopper import Stopper, make_stopper
 from asynctune.trial import Trial
 
 Seconds = float | timedelta
+
+
+class Resume(StrEnum):
+    """Which experiment a run works on."""
+
+    NEW = "new"
+    """One that does not exist."""
+    MUST_EXIST = "True"
+    IF_EXISTS = "AUTO"
+    ERRORED = "errored"
+    """One that exists; its failed trials are tried again."""
 
 
 class Arguments(TypedDict, total=False):
@@ -44,6 +57,7 @@ class Arguments(TypedDict, total=False):
     time_budget_s: Seconds | None
     trial_timeout_s: Seconds | None
     step_timeout_s: Seconds | None
+    hook_timeout_s: Seconds
     grace_s: Seconds
     name: str | None
     storage_path: str | os.PathLike[str] | None
@@ -56,7 +70,9 @@ class Arguments(TypedDict, total=False):
     max_failures: int
     fail_fast: bool
     raise_on_failed_trial: bool
+    on_failure: OnFailure | None
     restore: str | os.PathLike[str] | None
+    resume: bool | Literal["AUTO", "errored"]
     durability: Literal["process", "power"]
     executor: Executor | None
     loggers: Sequence[type[Logger]] | None
@@ -83,6 +99,7 @@ class Options:
     time_budget_s: Seconds | None = None
     trial_timeout_s: Seconds | None = None
     step_timeout_s: Seconds | None = None
+    hook_timeout_s: Seconds = 600.0
     grace_s: Seconds = 10.0
     name: str | None = None
     storage_path: str | os.PathLike[str] | None = None
@@ -95,7 +112,9 @@ class Options:
     max_failures: int = 0
     fail_fast: bool = False
     raise_on_failed_trial: bool = True
+    on_failure: OnFailure | None = None
     restore: str | os.PathLike[str] | None = None
+    resume: bool | Literal["AUTO", "errored"] = False
     durability: Literal["process", "power"] = "process"
     executor: Executor | None = None
     loggers: Sequence[type[Logger]] | None = None
@@ -124,9 +143,11 @@ class Plan:
         time_budget_s: Limits in seconds, ``math.inf`` for none.
         trial_timeout_s: As above.
         step_timeout_s: As above.
+        hook_timeout_s: As above.
         grace_s: How long a stopped trial may clean up.
         export_formats: What ``export_model`` is asked for.
         restore: The checkpoint that every trial begins from, or None.
+        resume: Which experiment it works on.
     """
 
     options: Options
@@ -141,9 +162,11 @@ class Plan:
     time_budget_s: float
     trial_timeout_s: float
     step_timeout_s: float
+    hook_timeout_s: float
     grace_s: float
     export_formats: tuple[str, ...]
     restore: str | None
+    resume: Resume
 
 
 def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
@@ -185,9 +208,11 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
         time_budget_s=_seconds("time_budget_s", options.time_budget_s),
         trial_timeout_s=_seconds("trial_timeout_s", options.trial_timeout_s),
         step_timeout_s=_seconds("step_timeout_s", options.step_timeout_s),
+        hook_timeout_s=_seconds("hook_timeout_s", options.hook_timeout_s),
         grace_s=_seconds("grace_s", options.grace_s, zero=True),
         export_formats=(formats,) if isinstance(formats, str) else tuple(formats or ()),
         restore=os.path.abspath(options.restore) if options.restore is not None else None,
+        resume=_resume(options),
     )
 
 
@@ -252,6 +277,7 @@ def _check_kinds(options: Options) -> None:
     for callback in options.callbacks or ():
         if not isinstance(callback, Callback):
             raise ConfigError(f"callbacks has {callback!r}; instances of tune.Callback are wanted")
+    check_on_failure(options.on_failure)
     creator = options.trial_name_creator
     if creator is not None and not callable(creator):
         raise ConfigError(f"trial_name_creator is {creator!r}; a function of a trial is wanted")
@@ -264,6 +290,19 @@ def _whole(name: str, value: Any, *, at_least: int | None = None, optional: bool
         raise ConfigError(f"{name} is {value!r}; an int is wanted")
     if at_least is not None and value < at_least:
         raise ConfigError(f"{name} is {value}; {at_least} or more is wanted")
+
+
+def _resume(options: Options) -> Resume:
+    known = {False: Resume.NEW, None: Resume.NEW, True: Resume.MUST_EXIST} | {
+        str(mode): mode for mode in (Resume.IF_EXISTS, Resume.ERRORED)
+    }
+    given = options.resume
+    if not isinstance(given, bool | str | None) or given not in known:
+        raise ConfigError(f"resume is {given!r}; True, False, 'AUTO' or 'errored' is wanted")
+    mode = known[given]
+    if mode is not Resume.NEW and options.name is None:
+        raise ConfigError(f"resume is {given!r} but name is not given; which experiment?")
+    return mode
 
 
 def _seconds(name: str, value: Any, *, zero: bool = False) -> float:

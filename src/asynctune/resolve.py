@@ -113,7 +113,7 @@ class _Resolver:
                 raise
             what = f"the function {function_name(marker.func)} raised {type(exc).__name__}: {exc}"
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
-        if _is_json(value):
+        if is_json(value):
             return {"value": copy.deepcopy(value)}, value
         return {"repr": shown(value)} | ({"seed": seed} if spec.used_rng else {}), value
 
@@ -305,7 +305,7 @@ def _label(value: Any) -> str:
     return name if isinstance(name, str) else shown(value)
 
 
-def _is_json(value: Any, depth: int = 0) -> bool:
+def is_json(value: Any, depth: int = 0) -> bool:
     """Whether JSON gives back the very same."""
     if value is None or type(value) in (bool, int, str):
         return True
@@ -316,7 +316,7 @@ def _is_json(value: Any, depth: int = 0) -> bool:
     if type(value) is dict and not all(type(key) is str for key in value):
         return False
     items = value.values() if type(value) is dict else value
-    return all(_is_json(item, depth + 1) for item in items)
+    return all(is_json(item, depth + 1) for item in items)
 
 
 def path_text(path: Path) -> str:

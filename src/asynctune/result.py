@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from asynctune.errors import NotSerializable
+from asynctune.secret import ResolvedSecret, Secret, concealed, redacted
 
 Row: TypeAlias = dict[str, Any]
 
@@ -104,13 +105,15 @@ def shown(config: Any) -> Any:
     numbers is its kind and shape.
     """
     if isinstance(config, Mapping):
-        return {str(key): shown(value) for key, value in config.items()}
+        return {_text(key): shown(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
         kept = [shown(value) for value in config[:_MAX_ITEMS]]
         left = len(config) - len(kept)
         return [*kept, f"... and {left} more"] if left else kept
-    if isinstance(config, str):
-        return config if len(config) <= _MAX_CHARACTERS else config[:_MAX_CHARACTERS] + "..."
+    if isinstance(config, str) and not isinstance(config, ResolvedSecret):
+        if len(config) <= _MAX_CHARACTERS:
+            return config
+        return redacted(config)[:_MAX_CHARACTERS] + "..."  # nobody finds a secret that was cut
     shape = getattr(config, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape) and (
         math.prod(shape) > _MAX_ITEMS
@@ -118,6 +121,12 @@ def shown(config: Any) -> Any:
         kind = type(config)
         return f"<{kind.__module__}.{kind.__qualname__} of shape {'x'.join(map(str, shape))}>"
     return jsonable(config)
+
+
+def without_secrets(row: Row) -> Row:
+    """Put references in the place of the secrets of the trial that is called in this context."""
+    hidden: Row = concealed(row, keep=AUTO_FILLED)
+    return hidden
 
 
 def copy_row(row: Row) -> Row:
@@ -195,7 +204,7 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
     if isinstance(value, Mapping):
         if lenient:
             return {
-                str(key): _plain(item, what, (*path, key), lenient=True)
+                _text(key): _plain(item, what, (*path, key), lenient=True)
                 for key, item in value.items()
             }
         return _plain_dict(value, what, path)
@@ -203,6 +212,8 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
         return [
             _plain(item, what, (*path, index), lenient=lenient) for index, item in enumerate(value)
         ]
+    if isinstance(value, Secret | ResolvedSecret):
+        return repr(value)
     for base in (bool, int, float, str):  # enums and other subclasses
         if isinstance(value, base):
             return base.__call__(value) if base is not str else str.__str__(value)
@@ -240,6 +251,8 @@ def _plain_dict(value: Mapping[Any, Any], what: str, path: tuple[Any, ...]) -> R
 def _key(key: Any, what: str, path: tuple[Any, ...] = ()) -> str:
     if type(key) is str:
         return key
+    if isinstance(key, ResolvedSecret):
+        return repr(key)
     if isinstance(key, str):
         return str.__str__(key)
     if isinstance(key, int | float) or hasattr(key, "tolist"):
@@ -250,13 +263,17 @@ def _key(key: Any, what: str, path: tuple[Any, ...] = ()) -> str:
     )
 
 
+def _text(key: Any) -> str:
+    return repr(key) if isinstance(key, ResolvedSecret) else str(key)
+
+
 def _name(what: str, path: tuple[Any, ...]) -> str:
     return what + "".join(f"[{part!r}]" for part in path)
 
 
 def _safe_repr(value: object) -> str:
     try:
-        text = repr(value)
+        text = redacted(repr(value))
     except Exception as exc:  # a repr of the user's own may do anything
         text = f"<{type(value).__qualname__}, whose repr raised {type(exc).__name__}>"
     return text if len(text) <= 200 else text[:197] + "..."

@@ -7,9 +7,7 @@ readers, the loggers and the callbacks have it from there.
 from __future__ import annotations
 
 import math
-import os
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,28 +18,30 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from asynctune import __version__, journal
 from asynctune import events as ev
 from asynctune.callback import Callback, feed
-from asynctune.errors import (
-    ConfigError,
-    TrialError,
-    TuneError,
-)
+from asynctune.checkpoints import CheckpointManager
+from asynctune.directory import remove_leftovers
+from asynctune.errors import ConfigError, StorageError, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Executor
-from asynctune.journal import Journal
+from asynctune.failures import summed_up
+from asynctune.files import current
+from asynctune.judge import Judge
 from asynctune.live import LiveTrial
 from asynctune.logcallback import LogFeeder
 from asynctune.notices import warn
-from asynctune.options import Plan
+from asynctune.opening import Opened, started
+from asynctune.options import Resume
+from asynctune.preflight import Preflight
 from asynctune.progress.terminal import LineProgress, OutputEcho
+from asynctune.resolve import is_json
 from asynctune.resources import Resources
 from asynctune.result import shown
+from asynctune.resume import Past, Replay, TakenUp
 from asynctune.space import Space, Variant
 from asynctune.state import ExperimentState
 from asynctune.suggest import BasicVariantGenerator
-from asynctune.trainable import defines_hook
 from asynctune.trial import Status, StopReason
 from asynctune.trialtask import TrialTask
 
@@ -52,22 +52,24 @@ class Runner:
     """Runs the trials of one experiment.
 
     Args:
-        plan: What to do.
+        opened: The experiment: what to do, and where it is written down.
         shipment: The trainable.
         executor: Where; it is open while :meth:`run` runs.
-        journal: The new journal of the experiment.
     """
 
-    def __init__(
-        self, plan: Plan, shipment: Shipment, executor: Executor, journal: Journal
-    ) -> None:
-        self.plan = plan
+    def __init__(self, opened: Opened, shipment: Shipment, executor: Executor) -> None:
+        self.plan = plan = opened.plan
         self.shipment = shipment
-        self.journal = journal
+        self.journal = opened.journal
         self.state: ExperimentState[LiveTrial] = ExperimentState(self._make_trial)
         self.executor = executor
+        self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric)
+        self._opened = opened
+        self._preflight = Preflight(plan, shipment, executor)
+        self._replay: Replay | None = None
         self._variants = BasicVariantGenerator(plan.space, plan.options.num_samples, plan.seed)
         self._prefix = secrets.token_hex(3)[:5]
+        self._began = time.monotonic()
         self._trials: anyio.abc.TaskGroup | None = None
         self._configs: dict[str, dict[str, Any]] = {}
         self.running = anyio.CapacityLimiter(plan.options.max_concurrent_trials or math.inf)
@@ -86,7 +88,7 @@ class Runner:
         place = self.journal.append(event, row)
         self.state.apply(event, place)
 
-    def on_failure(self, error: TrialError) -> None:
+    def trial_failed(self, error: TrialError) -> None:
         """A trial has failed for good."""
         if self._first_error is None:
             self._first_error = error
@@ -140,6 +142,20 @@ class Runner:
 
     # -- the whole run ----------------------------------------------------------------------------
 
+    def replay(self, past: Past) -> None:
+        """Take over what earlier drivers left. Takes a while; called in a thread, before the run."""
+        errored = self.plan.resume is Resume.ERRORED
+        exports = bool(self.plan.export_formats)
+        self._replay = Replay(past, self.state, self.judge, errored=errored, exports=exports)
+        self._replay.run()
+        for trial_id in self.state.trials:
+            self._prefix = trial_id.rpartition("_")[0]
+            break
+        options = self.plan.options
+        self._variants = BasicVariantGenerator(
+            self.plan.space, options.num_samples, self.plan.seed, self.state.num_drawn
+        )
+
     async def run(self) -> None:
         """Run all trials to their ends.
 
@@ -156,12 +172,16 @@ class Runner:
     async def _run(self) -> None:
         error: BaseException | None = None
         async with self._services():
-            self.record(self._started())
             try:
+                self.record(started(self.plan, self.shipment, self._opened.past))
+                # Before anything else is written: a directory of trials without a journal is nobody's.
+                await self.journal.synced()
                 with self._scope:
                     async with anyio.create_task_group() as clock:
                         clock.start_soon(self._watch_budget)
                         async with anyio.create_task_group() as self._trials:
+                            if self._replay is not None:
+                                await self._take_up(self._replay)
                             self._trials.start_soon(self._draw_all)
                             self.is_ready.set()
                         clock.cancel_scope.cancel()
@@ -170,9 +190,15 @@ class Runner:
             finally:
                 self._trials = None
                 self.is_ready.set()
-                if error is None and self._first_error is not None:
-                    error = self._failure()
-                self.record(self._ended(error))
+                if error is None and self._first_error is not None and (
+                    self.plan.options.raise_on_failed_trial or self.plan.options.fail_fast
+                ):  # fmt: skip
+                    error = summed_up(self._first_error, list(self.state.trials.values()))
+                try:
+                    if not self.journal.is_broken:
+                        self.record(self._ended(error))
+                except StorageError as exc:
+                    error = error or exc
         if error is not None:
             raise error
 
@@ -182,7 +208,10 @@ class Runner:
         consumers: list[Callback] = []
         options = self.plan.options
         if options.verbose:
-            consumers.append(LineProgress(self.state, self.total, options.metric, options.mode))
+            progress = LineProgress(self.state, self.total, options.metric, options.mode)
+            if self._replay is not None:
+                await anyio.to_thread.run_sync(progress.resume, self._summary())
+            consumers.append(progress)
         if options.log_to_driver:
             consumers.append(OutputEcho(self.state))
         consumers += options.callbacks or ()
@@ -190,10 +219,11 @@ class Runner:
             async with anyio.create_task_group() as services:
                 services.start_soon(self.journal.sync_in_groups)
                 for consumer in consumers:
-                    services.start_soon(feed, consumer, self.journal.follow(), self.state)
+                    services.start_soon(feed, consumer, self.journal.follow_on(), self.state)
                 if self.plan.loggers:
-                    feeder = LogFeeder(self.plan.loggers, self.state)
-                    services.start_soon(feeder.run, self.journal.follow())
+                    past = self._opened.past
+                    feeder = LogFeeder(self.plan.loggers, self.state, past)
+                    services.start_soon(feeder.run, self.journal.follow_on())
                 try:
                     yield
                 finally:
@@ -224,10 +254,66 @@ class Runner:
                 self._trials.start_soon(TrialTask(trial, self).run)
                 await trial.has_slot.wait()
 
+    @property
+    def _budget_left_s(self) -> float:
+        """How long this driver may work: the budget is the experiment's, over all its drivers."""
+        past = self._opened.past
+        return self.plan.time_budget_s - (past.seconds if past is not None else 0.0)
+
     async def _watch_budget(self) -> None:
         if not math.isinf(self.plan.time_budget_s):
-            await anyio.sleep(self.plan.time_budget_s)
+            await anyio.sleep(max(0.0, self._budget_left_s))
             self.stop(StopReason.TIME_BUDGET, now=True)
+
+    async def _take_up(self, replay: Replay) -> None:
+        """Go on with the trials that earlier drivers left."""
+        assert self._trials is not None
+        for trial in self.state.trials.values():
+            trial.wire()
+        if self._opened.torn:
+            await warn(
+                "%s: the driver before was cut short while it wrote; %d unfinished bytes are gone",
+                self.journal.path, self._opened.torn,
+            )  # fmt: skip
+        taken = list(replay.taken_up(time.time()))
+        await anyio.to_thread.run_sync(self._clean, replay, taken)
+        if self.judge.stops_all():
+            self.stop()
+        for item in taken:
+            if item.notice:
+                await warn("%s", item.notice)
+            await self._go_on(item)
+        for trial in self.state.trials.values():
+            if trial.status is Status.ERROR and self._first_error is None:
+                self._first_error = trial.error
+
+    async def _go_on(self, item: TakenUp) -> None:
+        trial = item.trial
+        if trial.status.is_final and (item.reopened is None or self._budget_left_s <= 0):
+            return
+        if item.verdict is StopReason.FAILED and trial.error is not None:
+            self.trial_failed(trial.error)
+        if item.reopened is not None:
+            self.record(item.reopened)
+            trial.wire()
+        assert self._trials is not None
+        self._trials.start_soon(TrialTask(trial, self).run, item.verdict)
+        if self._ending is not None:
+            trial.end(self._ending)
+
+    def _clean(self, replay: Replay, taken: list[TakenUp]) -> None:
+        """Remove what earlier drivers and their workers left unfinished. In a thread."""
+        files = current.get()
+        trials = {item.trial.trial_id: item.trial for item in taken if not item.notice}
+        trials |= {trial_id: self.state.trials[trial_id] for trial_id in replay.dropped}
+        for trial_id, trial in trials.items():
+            kept = [checkpoint.path for checkpoint in trial.checkpoints]
+            remove_leftovers(trial.logdir, kept, replay.dropped.get(trial_id, ()), files)
+
+    def _summary(self) -> str:
+        ended = self.state.num_final
+        there = len(self.state.trials)
+        return f"resumed {self.plan.name}: {ended} of {there} trials so far have ended"
 
     def _draw(self) -> tuple[Variant, Resources, dict[str, Any]] | None:
         variant = self._variants.next()
@@ -235,7 +321,7 @@ class Runner:
 
     def _looked_at(self, variant: Variant) -> tuple[Variant, Resources, dict[str, Any]]:
         """Find out what a variant asks for, and how it is shown."""
-        return variant, self.resources_of(variant.config), shown(variant.config)
+        return variant, self._preflight.resources_of(variant.config), shown(variant.config)
 
     # -- small things -----------------------------------------------------------------------------
 
@@ -259,6 +345,7 @@ class Runner:
             drawn=None if by_hand else variant.drawn,
             resources=resources.to_dict(),
             wall_time=time.time(),
+            given=variant.config if by_hand and is_json(variant.config) else None,
         )
         creator = self.plan.options.trial_name_creator
         if creator is not None:
@@ -266,107 +353,33 @@ class Runner:
         self.record(event)
         del self._configs[trial_id]
         trial = self.state.trials[trial_id]
-        self.plan.scheduler.on_trial_add(trial)
+        trial.wire()
+        self.judge.added(trial)
         return trial
 
-    def resources_of(self, config: dict[str, Any]) -> Resources:
-        """Find out what a trial with this configuration gets.
-
-        Raises:
-            ConfigError: It can never be had; the message has ``resource_help``.
-        """
-        cls = self.shipment.cls
-        requested = cls.default_resource_request(config)
-        if requested is not None and self.plan.resources is not None:
-            raise ConfigError(
-                f"resources_per_trial is given, and {cls.__name__}.default_resource_request() "
-                "answers too; give one of them"
-            )
-        if requested is None:
-            what, resources = "resources_per_trial", self.plan.resources or Resources()
-        else:
-            what = f"{cls.__name__}.default_resource_request()"
-            resources = Resources.from_mapping(requested, what)
-        self.executor.pool.check(resources, what=what, advice=cls.resource_help(config))
-        return resources
-
-    def check(self) -> None:
-        """Refuse what can be known to fail before anything starts. Takes a while: user code runs.
-
-        Raises:
-            ConfigError: As the message says.
-        """
-        cls, options = self.shipment.cls, self.plan.options
-        config = self.plan.space.variant(0, self.plan.seed).config
-        self.resources_of(config)
-        self.executor.check_config(config)
-        if self.plan.export_formats and not defines_hook(cls, "_export_model"):
-            raise ConfigError(
-                f"export_formats asks for {', '.join(self.plan.export_formats)}, but {cls.__name__} "
-                "defines no _export_model"
-            )
-        if (options.checkpoint_freq or options.checkpoint_at_end) and not defines_hook(
-            cls, "_save"
-        ):
-            raise ConfigError(
-                f"checkpoints are asked for (checkpoint_freq, checkpoint_at_end), but {cls.__name__} "
-                "defines neither _save nor save_checkpoint"
-            )
-
     def _make_trial(self, event: ev.TrialAdded) -> LiveTrial:
+        config = self._configs.get(event.trial_id)
+        if config is None:  # of an earlier driver
+            drawn = event.drawn
+            config = self.plan.space.rebuild(drawn) if drawn is not None else event.given
+        options = self.plan.options
         return LiveTrial(
             event,
             directory=self.plan.directory,
             read_rows=self.journal.read_rows,
-            config=self._configs[event.trial_id],
-        )
-
-    def _failure(self) -> TrialError | None:
-        """Return the error that the run raises for its failed trials, if it raises one."""
-        options = self.plan.options
-        if not (options.raise_on_failed_trial or options.fail_fast):
-            return None
-        error = self._first_error
-        assert error is not None
-        trials = self.state.trials.values()
-        error.failures = {
-            trial.trial_id: trial.error
-            for trial in trials
-            if trial.status is Status.ERROR and trial.error is not None
-        }
-        others = [failure for failure in error.failures.values() if failure is not error]
-        if others:
-            error.add_note(
-                f"{len(others) + 1} of {len(self.state.trials)} trials failed. The others:"
-            )
-            for other in others[:10]:
-                error.add_note(f"  {other}")
-            if len(others) > 10:
-                error.add_note(f"  ... and {len(others) - 10} more; see error.failures")
-        return error
-
-    def _started(self) -> ev.RunStarted:
-        options = self.plan.options
-        return ev.RunStarted(
-            format=journal.FORMAT,
-            name=self.plan.name,
-            trainable=self.shipment.name,
-            metric=options.metric,
-            mode=options.mode,
-            seed=self.plan.seed,
-            num_samples=options.num_samples,
-            started_at=time.time(),
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            version=__version__,
+            config=config,
+            kept=CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr),
         )
 
     def _ended(self, error: BaseException | None) -> ev.RunEnded:
+        text = None
         if isinstance(error, Exception):
-            return ev.RunEnded("failed", f"{type(error).__name__}: {error}", time.time())
-        if error is not None or self._ending is StopReason.CANCELLED:
-            return ev.RunEnded("cancelled", None, time.time())
-        return ev.RunEnded("stopped" if self._ending else "done", None, time.time())
+            reason, text = "failed", f"{type(error).__name__}: {error}"
+        elif error is not None or self._ending is StopReason.CANCELLED:
+            reason = "cancelled"
+        else:
+            reason = "stopped" if self._ending else "done"
+        return ev.RunEnded(reason, text, time.time(), time.monotonic() - self._began)
 
 
 def _only(error: BaseException) -> BaseException:

@@ -40,6 +40,7 @@ from asynctune.domains import (
     uniform,
 )
 from asynctune.errors import ConfigError
+from asynctune.outline import outline
 from asynctune.resolve import (
     Again,
     Fresh,
@@ -91,6 +92,10 @@ class Space:
     def has_markers(self) -> bool:
         """Whether two variants can differ."""
         return bool(self.markers)
+
+    def outline(self) -> dict[str, str]:
+        """Return the space as text, path -> what is there; see :mod:`asynctune.outline`."""
+        return outline(self._tree)
 
     def variant(self, index: int, seed: int) -> Variant:
         """Return a variant; the same for the same arguments, in any process.

@@ -24,6 +24,7 @@ class ExperimentState(Generic[T]):
         self.started: ev.RunStarted | None = None
         self.ended: ev.RunEnded | None = None
         self.num_final = 0
+        self.num_drawn = 0
         self._make_trial = make_trial
 
     def apply(self, event: ev.Event, place: int) -> None:
@@ -39,10 +40,14 @@ class ExperimentState(Generic[T]):
             case ev.RunEnded():
                 self.ended = event
             case ev.TrialAdded():
+                assert event.trial_id not in self.trials, f"{event.trial_id} is added twice"
                 self.trials[event.trial_id] = self._make_trial(event)
+                self.num_drawn += event.drawn is not None
             case _:
-                self.trials[event.trial_id].apply(event, place)
-                self.num_final += isinstance(event, ev.TrialEnded)
+                trial = self.trials[event.trial_id]
+                self.num_final -= trial.status.is_final
+                trial.apply(event, place)
+                self.num_final += trial.status.is_final
 
 
 def stored_state(

@@ -264,6 +264,7 @@ class Trainable:
         if self._host and self._host.trial_id is not None:
             row[_result.TRIAL_ID] = self._host.trial_id
             row[_result.EXPERIMENT_TAG] = self._host.experiment_tag or ""
+        row = _result.without_secrets(row)  # before a logger of the user's writes it
         if self._host is None or defines_hook(type(self), "_log_result"):
             await self._hook("_log_result", row)  # otherwise the driver logs
         return row

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from asynctune import events as ev
-from asynctune.errors import TrialError
+from asynctune.errors import RemoteError, TrialError, TrialTimeout, UnsafePath, WorkerDied
 from asynctune.resources import Resources
 from asynctune.result import Row
 
@@ -45,11 +45,12 @@ class StopReason(StrEnum):
 
 
 _MOVES = {
-    Status.PENDING: {Status.RUNNING, Status.TERMINATED, Status.ERROR},
+    Status.PENDING: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
     Status.RUNNING: {Status.PENDING, Status.PAUSED, Status.TERMINATED, Status.ERROR},
-    Status.PAUSED: {Status.RUNNING, Status.TERMINATED, Status.ERROR},
-    Status.TERMINATED: set(),
-    Status.ERROR: set(),
+    Status.PAUSED: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
+    # What has ended is taken up again only by a resume.
+    Status.TERMINATED: {Status.PENDING},
+    Status.ERROR: {Status.PENDING},
 }
 
 
@@ -81,6 +82,9 @@ class Trial:
         error: Why it failed, or None.
         stop_reason: Why it ended, or None while it has not.
         num_failures: How many attempts failed.
+        num_forgiven: How many of them lie before a resume that took the failed trial up again.
+        attempt: How many attempts came before the current one, those that failed and those that a
+            driver left.
         resources: What it asks for.
         exported: What ``export_model`` wrote, format -> path.
     """
@@ -101,10 +105,13 @@ class Trial:
             "error",
             "stop_reason",
             "num_failures",
+            "num_forgiven",
+            "attempt",
             "exported",
             "note",
             "started_at",
             "ended_at",
+            "_directory",
             "_read_rows",
             "_next_sequence",
         }
@@ -124,7 +131,12 @@ class Trial:
         self.tag = event.tag
         self.config = event.config if config is None else config
         self.resources = Resources(**event.resources)
-        self.logdir = os.path.join(directory, event.trial_id)
+        self._directory = directory
+        if "/" in event.trial_id:
+            raise UnsafePath(
+                f"a journal names the trial {event.trial_id!r}, which is no plain name"
+            )
+        self.logdir = os.path.join(directory, inside(event.trial_id))
         self.status = Status.PENDING
         self.last_result: Row = {}
         self.checkpoint: CheckpointRef | None = None
@@ -132,6 +144,8 @@ class Trial:
         self.error: TrialError | None = None
         self.stop_reason: StopReason | None = None
         self.num_failures = 0
+        self.num_forgiven = 0
+        self.attempt = 0
         self.exported: dict[str, str] = {}
         self.note: str | None = None
         self.started_at: float | None = None
@@ -140,6 +154,8 @@ class Trial:
         # The rows that count: numbers and places in the journal, 16 bytes a row.
         self._sequences = array("q")
         self._places = array("q")
+        # Behind them those that were shown, and that an attempt has not yet come to report again.
+        self._shown = array("q")
         self._next_sequence = 0
 
     def __str__(self) -> str:
@@ -150,23 +166,37 @@ class Trial:
 
     @property
     def results(self) -> list[Row]:
-        """Every row that counts, read from the journal: after a retry no iteration comes twice."""
-        return self._read_rows(self._places)
+        """Every row that counts, read from the journal: after a retry no iteration comes twice.
+
+        A row that a retry or a resume has to repeat stays until it is repeated, or the trial has ended:
+        what was shown once is never missing.
+        """
+        return self._read_rows([*self._places, *self._shown])
 
     @property
     def num_results(self) -> int:
         """How many rows count."""
-        return len(self._places)
+        return len(self._places) + len(self._shown)
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the last row that counts, -1 if there is none."""
+        return self._sequences[-1] if self._sequences else -1
 
     @property
     def next_sequence(self) -> int:
         """The number of the next row."""
         return self._next_sequence
 
-    @property
-    def attempt(self) -> int:
-        """The number of the current attempt, from 0."""
-        return self.num_failures
+    def results_to(self, sequence: int) -> list[Row]:
+        """Return the rows that count up to a number, included."""
+        return self._read_rows(self._places[: bisect_right(self._sequences, sequence)])
+
+    def path_of(self, stored: str) -> str:
+        """Return where something is that the journal names: relative to the experiment, or elsewhere."""
+        if os.path.isabs(stored) or "://" in stored:
+            return stored
+        return os.path.join(self._directory, inside(stored))
 
     def snapshot(self) -> Trial:
         """Return the trial as it is now; what happens later does not change it."""
@@ -175,6 +205,7 @@ class Trial:
             {name: value for name, value in vars(self).items() if name in self._STATE}
         )
         copied._sequences, copied._places = self._sequences[:], self._places[:]
+        copied._shown = self._shown[:]
         return copied
 
     def apply(self, event: ev.Event, place: int) -> None:
@@ -190,23 +221,35 @@ class Trial:
                 if self.started_at is None:
                     self.started_at = event.wall_time
             case ev.Reported():
+                assert event.sequence == self._next_sequence, f"row {event.sequence} comes twice"
                 self._sequences.append(event.sequence)
                 self._places.append(place)
+                del self._shown[:1]
                 self._next_sequence = event.sequence + 1
                 self.last_result = event.row
             case ev.Checkpointed():
-                self.checkpoint = CheckpointRef(event.path, event.iteration, event.sequence)
+                self.checkpoint = self.checkpoint_of(event)
                 self.checkpoints = (*self.checkpoints, self.checkpoint)
-            case ev.CheckpointDropped():
-                self.checkpoints = tuple(c for c in self.checkpoints if c.path != event.path)
+            case ev.CheckpointDropped() | ev.CheckpointRejected():
+                path = self.path_of(event.path)
+                self.checkpoints = tuple(c for c in self.checkpoints if c.path != path)
                 self.checkpoint = self.checkpoints[-1] if self.checkpoints else None
+                if isinstance(event, ev.CheckpointRejected):
+                    self._rewind(event.resume_sequence)
             case ev.TrialFailed():
-                self.num_failures = event.attempt + 1
-                self.error = TrialError(
-                    event.error, trial_id=event.trial_id, traceback=event.traceback
-                )
-                if self.status is Status.RUNNING:
-                    self._move(Status.PENDING)
+                self.num_failures += 1
+                self.attempt = event.attempt + 1
+                self.error = _error_of(event)
+                if event.resources is not None:
+                    self.resources = Resources(**event.resources)
+                self._move(Status.PENDING)
+                self._rewind(event.resume_sequence)
+            case ev.TrialReopened():
+                if self.status is Status.ERROR:
+                    self.num_forgiven = self.num_failures
+                self.attempt = event.attempt
+                self.error = self.stop_reason = self.ended_at = None
+                self._move(Status.PENDING)
                 self._rewind(event.resume_sequence)
             case ev.TrialEnded():
                 self._move(Status(event.status))
@@ -216,11 +259,22 @@ class Trial:
                 self.ended_at = event.wall_time
                 if self.status is Status.TERMINATED:
                     self.error = None
+                    del self._shown[:]
+
+    def stored_path(self, path: str) -> str:
+        """Return how the journal names a path: relative to the experiment if it lies in there."""
+        prefix = os.path.join(self._directory, "")
+        return path.removeprefix(prefix)
+
+    def checkpoint_of(self, event: ev.Checkpointed) -> CheckpointRef:
+        """Return the handle on the checkpoint of an event."""
+        return CheckpointRef(self.path_of(event.path), event.iteration, event.sequence)
 
     def _rewind(self, sequence: int) -> None:
-        """Drop the rows behind a number: a retry begins there again."""
+        """Go back to a row: a retry begins behind it, and repeats those that follow."""
         keep = bisect_right(self._sequences, sequence)
         if keep < len(self._sequences):
+            self._shown = self._places[keep:] + self._shown
             del self._sequences[keep:], self._places[keep:]
             self.last_result = self._read_rows(self._places[-1:])[0] if keep else {}
 
@@ -228,3 +282,28 @@ class Trial:
         if status not in _MOVES[self.status]:
             raise AssertionError(f"trial {self.trial_id} cannot go from {self.status} to {status}")
         self.status = status
+
+
+_KINDS_OF_ERROR = {cls.__name__: cls for cls in (WorkerDied, TrialTimeout)}
+
+
+def _error_of(event: ev.TrialFailed) -> TrialError:
+    """Make the error of a failure again, as far as text can tell."""
+    cls = _KINDS_OF_ERROR.get(event.error_type, TrialError)
+    error = cls(event.error, trial_id=event.trial_id)
+    error.traceback = event.traceback
+    if event.traceback:
+        error.__cause__ = RemoteError(event.traceback)
+    return error
+
+
+def inside(name: str) -> str:
+    """Return a relative path of a journal, if it stays inside.
+
+    Raises:
+        UnsafePath: It would not.
+    """
+    parts = name.split("/")
+    if not name or name[0] == "/" or "\0" in name or ".." in parts or "." in parts:
+        raise UnsafePath(f"a journal names {name!r}, which is no plain path inside its experiment")
+    return name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,25 +13,19 @@ import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.checkpoints import CheckpointManager
-from asynctune.errors import (
-    MetricMissing,
-    NotSerializable,
-    TrialError,
-    TrialTimeout,
-    TuneError,
-)
+from asynctune.errors import NotSerializable, TrialError, TrialTimeout, WorkerDied
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Actor, ActorSpec, Executor, Farewell, Step
+from asynctune.failures import Failures
 from asynctune.function_runner import FunctionTrainable
 from asynctune.journal import Journal
+from asynctune.judge import Judge
 from asynctune.live import LiveTrial
 from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.resources import Share
-from asynctune.result import DONE, TRAINING_ITERATION, copy_row, flatten
-from asynctune.schedulers import Decision
-from asynctune.trial import Status, StopReason
+from asynctune.result import TRAINING_ITERATION
+from asynctune.trial import CheckpointRef, Status, StopReason
 
 
 class Run(Protocol):
@@ -39,6 +35,7 @@ class Run(Protocol):
     shipment: Shipment
     executor: Executor
     journal: Journal
+    judge: Judge
     running: anyio.CapacityLimiter
 
     def record(self, event: ev.Event, row: bytes | None = None) -> None:
@@ -49,7 +46,7 @@ class Run(Protocol):
         """End the whole run softly."""
         ...
 
-    def on_failure(self, error: TrialError) -> None:
+    def trial_failed(self, error: TrialError) -> None:
         """A trial has failed for good."""
         ...
 
@@ -60,6 +57,15 @@ class _End:
 
     reason: StopReason
     exported: dict[str, str] = field(default_factory=dict)
+
+
+class _NotRestored(Exception):
+    """A checkpoint of the trial could not be restored."""
+
+    def __init__(self, checkpoint: CheckpointRef, error: TrialError) -> None:
+        super().__init__(checkpoint.path)
+        self.checkpoint = checkpoint
+        self.error = error
 
 
 class TrialTask:
@@ -74,18 +80,23 @@ class TrialTask:
         self._trial = trial
         self._run = run
         self._plan = run.plan
-        options = run.plan.options
-        self._kept = CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr)
+        self._failures = Failures(trial, run)
+        self._died_in_restore: str | None = None
 
-    async def run(self) -> None:
-        """Run the trial. A failure of it is recorded; what else is raised ends the whole run."""
+    async def run(self, verdict: StopReason | None = None) -> None:
+        """Run the trial. A failure of it is recorded; what else is raised ends the whole run.
+
+        Args:
+            verdict: Why it ends without being run, if that was decided before its driver died.
+        """
         trial = self._trial
-        end = _End(StopReason.CANCELLED)
+        end = _End(verdict or StopReason.CANCELLED)
         try:
-            with trial.scope:
-                end = await self._attempts()
-            if trial.scope.cancelled_caught:
-                end = _End(trial.order or StopReason.CANCELLED)
+            if verdict is None:
+                with trial.scope:
+                    end = await self._attempts()
+                if trial.scope.cancelled_caught:
+                    end = _End(trial.order or StopReason.CANCELLED)
         except Exception as exc:
             trial.ended_run = exc  # who awaits this trial is to hear of it, too
             raise
@@ -96,16 +107,24 @@ class TrialTask:
 
     async def _attempts(self) -> _End:
         """Try until it ends well, or has failed too often."""
+        trial, failures = self._trial, self._failures
         while True:
+            delay: float | None = 0.0
             try:
-                lent = self._run.executor.slots.lend(self._trial.resources, owner=self._run)
+                lent = self._run.executor.slots.lend(trial.resources, owner=self._run)
                 async with self._run.running, lent as share:
-                    self._trial.has_slot.set()
+                    trial.has_slot.set()
                     return await self._attempt(share)
+            except _NotRestored as exc:
+                if not await self._falls_back(exc):
+                    await failures.is_final(exc.error)
+                    delay = None
             except (TrialError, NotSerializable) as exc:
-                if not await self._is_tried_again(self._as_trial_error(exc)):
-                    return _End(StopReason.FAILED)
-                self._trial.has_slot = anyio.Event()
+                delay = await failures.delay_of_retry(self._as_trial_error(exc))
+            if delay is None:
+                return _End(StopReason.FAILED)
+            trial.has_slot = anyio.Event()
+            await anyio.sleep(delay)
 
     def _as_trial_error(self, error: TrialError | NotSerializable) -> TrialError:
         if isinstance(error, TrialError):
@@ -130,84 +149,104 @@ class TrialTask:
             log=os.path.join(trial.logdir, "output.log"),
             grace_s=self._plan.grace_s,
         )
-        limit = self._plan.trial_timeout_s
-        with anyio.move_on_after(limit) as clock:
-            async with self._run.executor.start(spec) as actor:
+        with self._limit(self._plan.trial_timeout_s, "trial_timeout_s"):
+            async with AsyncExitStack() as stack:
+                with self._limit(self._plan.hook_timeout_s, "hook_timeout_s", "_setup"):
+                    starting = self._run.executor.start(spec)
+                    actor = await stack.enter_async_context(starting)
                 try:
                     return await self._train(actor)
                 finally:
                     await self._say_farewell(actor)
-        assert clock.cancelled_caught
-        raise TrialTimeout(
-            f"trial {trial.trial_id} took longer than trial_timeout_s={limit:g}",
-            trial_id=trial.trial_id,
-        )
+        raise AssertionError("the limit has raised")
+
+    @contextmanager
+    def _limit(self, seconds: float, argument: str, what: str = "") -> Iterator[None]:
+        """Raise TrialTimeout when the block takes too long."""
+        with anyio.move_on_after(seconds) as clock:
+            yield
+        if clock.cancelled_caught:
+            where = f" in {what}" if what else ""
+            trial_id = self._trial.trial_id
+            raise TrialTimeout(
+                f"trial {trial_id} took longer than {argument}={seconds:g}{where}",
+                trial_id=trial_id,
+            )
 
     async def _train(self, actor: Actor) -> _End:
-        trial = self._trial
-        begin = trial.checkpoint.path if trial.checkpoint else self._plan.restore
-        if begin is not None:
-            await actor.restore(begin)
-        self._run.record(ev.TrialStarted(trial.trial_id, trial.attempt, begin, time.time()))
-        reason: StopReason | None = None
+        trial, run = self._trial, self._run
+        begin = await self._restore(actor)
+        run.record(ev.TrialStarted(trial.trial_id, trial.attempt, begin, time.time()))
+        # A retry that begins behind the last row of all has nothing left to train.
+        reason = trial.verdict
         while reason is None:
-            step = await self._step(actor)
+            with self._limit(self._plan.step_timeout_s, "step_timeout_s", "one train()"):
+                step = await actor.step()
             if step.ended:
                 reason = StopReason.DONE
                 break
             self._take(step)
             if self._plan.options.durability == "power":
-                await self._run.journal.synced()
-            reason = self._judge()
+                await run.journal.synced()
+            trial.judged(run.judge.result(trial))
+            reason = trial.verdict or trial.order
+            if run.judge.stops_all():
+                run.stop()
             if self._checkpoint_is_due(step, reason):
                 await self._save(actor)
         exported: dict[str, str] = {}
         if self._plan.export_formats:
-            exported = await actor.export_model(list(self._plan.export_formats))
+            with self._limit(self._plan.hook_timeout_s, "hook_timeout_s", "_export_model"):
+                exported = await actor.export_model(list(self._plan.export_formats))
         return _End(reason, exported)
 
-    async def _step(self, actor: Actor) -> Step:
-        limit = self._plan.step_timeout_s
-        with anyio.move_on_after(limit) as clock:
-            return await actor.step()
-        assert clock.cancelled_caught
-        trial_id = self._trial.trial_id
-        raise TrialTimeout(
-            f"trial {trial_id} took longer than step_timeout_s={limit:g} for one train()",
-            trial_id=trial_id,
+    async def _restore(self, actor: Actor) -> str | None:
+        """Restore the newest checkpoint, if there is one; return where the attempt begins from."""
+        trial, checkpoint = self._trial, self._trial.checkpoint
+        begin = checkpoint.path if checkpoint else self._plan.restore
+        if begin is None:
+            return None
+        try:
+            with self._limit(self._plan.hook_timeout_s, "hook_timeout_s", "_restore"):
+                await actor.restore(begin)
+        except TrialError as exc:
+            if checkpoint is None:
+                raise
+            raise _NotRestored(checkpoint, exc) from exc
+        return trial.stored_path(begin)
+
+    async def _falls_back(self, failed: _NotRestored) -> bool:
+        """Go back one checkpoint after a failed restore; tell whether there is one."""
+        trial, checkpoint, error = self._trial, failed.checkpoint, failed.error
+        if isinstance(error, WorkerDied) and self._died_in_restore != checkpoint.path:
+            # What killed the worker may have nothing to do with the checkpoint: once more, then.
+            self._died_in_restore = checkpoint.path
+            await warn("%s; the same checkpoint is tried once more", error)
+            return True
+        before = trial.checkpoints[-2] if len(trial.checkpoints) > 1 else None
+        self._run.record(
+            ev.CheckpointRejected(
+                trial_id=trial.trial_id,
+                path=trial.stored_path(checkpoint.path),
+                error=str(error),
+                resume_sequence=before.sequence if before else trial.next_sequence - 1,
+                wall_time=time.time(),
+            )
         )
+        if before is None:
+            error.add_note(f"{checkpoint.path} was the last checkpoint of the trial")
+            return False
+        await warn(
+            "the checkpoint %s cannot be restored (%s); trial %s goes on from the one before, %s",
+            checkpoint.path, error, trial.trial_id, before.path,
+        )  # fmt: skip
+        return True
 
     def _take(self, step: Step) -> None:
         """Write a result down; from here on everybody may know of it."""
         trial = self._trial
         event = ev.Reported(trial.trial_id, trial.attempt, trial.next_sequence, step.row)
         self._run.record(event, step.data)
-
-    def _judge(self) -> StopReason | None:
-        """Decide about the newest row: why the trial ends, or None."""
-        trial, row = self._trial, self._trial.last_result
-        flat = flatten(row)
-        metric = self._plan.options.metric
-        if metric is not None and metric not in flat:
-            raise MetricMissing(metric, flat)
-        if self._plan.stopper(trial.trial_id, copy_row(row)):
-            return StopReason.CRITERION
-        if self._plan.stopper.stop_all():
-            self._run.stop()
-        if row.get(DONE):
-            return StopReason.DONE
-        if trial.order is not None:
-            return trial.order
-        scheduler = self._plan.scheduler
-        decision = scheduler.on_trial_result(trial, flat)
-        if decision == Decision.STOP:
-            return StopReason.SCHEDULER
-        if decision != Decision.CONTINUE:
-            raise TuneError(
-                f"{type(scheduler).__name__}.on_trial_result() answered {decision!r}; CONTINUE or "
-                "STOP is wanted"
-            )
-        return None
 
     def _checkpoint_is_due(self, step: Step, reason: StopReason | None) -> bool:
         if step.checkpoint:
@@ -223,22 +262,30 @@ class TrialTask:
         )
 
     async def _save(self, actor: Actor) -> None:
-        trial, run = self._trial, self._run
-        path = await actor.save()
+        """Save a checkpoint; then, when it is durably known, drop those that nothing needs."""
+        trial, run, limit = self._trial, self._run, self._plan.hook_timeout_s
+        with self._limit(limit, "hook_timeout_s", "_save"):
+            path = trial.stored_path(await actor.save())
         iteration = trial.last_result.get(TRAINING_ITERATION)
-        run.record(
-            ev.Checkpointed(trial.trial_id, trial.attempt, trial.next_sequence - 1, path, iteration)
-        )
+        last = trial.next_sequence - 1
+        run.record(ev.Checkpointed(trial.trial_id, trial.attempt, last, path, iteration))
         await run.journal.synced()
-        assert trial.checkpoint is not None
-        surplus = self._kept.add(trial.checkpoint, flatten(trial.last_result))
+        surplus = trial.kept.surplus()
         for old in surplus:
-            run.record(ev.CheckpointDropped(trial.trial_id, old.path))
+            run.record(ev.CheckpointDropped(trial.trial_id, trial.stored_path(old.path)))
         if surplus:
-            # Deleted only after it is durably known that nothing needs them.
             await run.journal.synced()
-            for old in surplus:
-                await actor.delete_checkpoint(old.path)
+            with self._limit(limit, "hook_timeout_s", "delete_checkpoint"):
+                for old in surplus:
+                    await self._delete(actor, old)
+
+    async def _delete(self, actor: Actor, old: CheckpointRef) -> None:
+        try:
+            await actor.delete_checkpoint(old.path)
+        except WorkerDied:
+            raise
+        except TrialError as exc:  # room is wasted, and nothing else: a resume tries again
+            await warn("a checkpoint that nothing needs stays: %s", exc)
 
     async def _say_farewell(self, actor: Actor) -> None:
         trial = self._trial
@@ -246,74 +293,35 @@ class TrialTask:
             farewell = await actor.farewell(self._plan.grace_s, trial.grace)
         trial.grace = anyio.CancelScope(shield=True)
         trial.left_behind = _note(farewell)
-        if farewell.late is not None:
+        if farewell.late is not None and not self._run.journal.is_broken:
             self._take(farewell.late)
 
-    async def _is_tried_again(self, error: TrialError) -> bool:
-        """Record a failure; tell whether another attempt follows."""
-        trial = self._trial
-        limit = self._plan.options.max_failures
-        again = (limit == -1 or trial.num_failures < limit) and trial.order is None
-        last = trial.next_sequence - 1
-        resume = (trial.checkpoint.sequence if trial.checkpoint else -1) if again else last
-        cause = error.__cause__
-        self._run.record(
-            ev.TrialFailed(
-                trial_id=trial.trial_id,
-                attempt=trial.attempt,
-                error=str(error),
-                error_type=type(error).__name__ if cause is None else type(cause).__name__,
-                traceback=error.traceback,
-                resume_sequence=resume,
-                wall_time=time.time(),
-            )
-        )
-        trial.error = error
-        moment = time.strftime("%Y-%m-%d %H:%M:%S")
-        head = f"Failure # {trial.num_failures} (occurred at {moment})"
-        if not again:
-            self._run.on_failure(error)  # before anything that a cancellation could interrupt
-        with anyio.CancelScope(shield=True):
-            await self._write_error(f"{head}\n{error}\n{error.traceback or ''}")
-        return again
-
     async def _close(self, end: _End) -> None:
-        trial, scheduler = self._trial, self._plan.scheduler
+        trial, run = self._trial, self._run
         failed = end.reason is StopReason.FAILED
         note = None if failed else trial.left_behind
-        if note is not None:
-            await self._write_error(note)
-        self._run.record(
-            ev.TrialEnded(
-                trial_id=trial.trial_id,
-                status=Status.ERROR if failed else Status.TERMINATED,
-                reason=end.reason,
-                exported=end.exported,
-                note=note,
-                wall_time=time.time(),
-            )
-        )
-        await self._run.journal.synced()
-        trial.is_over.set()
-        if failed:
-            scheduler.on_trial_error(trial)
-        elif trial.started_at is None:
-            scheduler.on_trial_remove(trial)
-        else:
-            scheduler.on_trial_complete(trial, flatten(trial.last_result))
-
-    async def _write_error(self, text: str) -> None:
-        trial = self._trial
-
-        def write() -> None:
-            os.makedirs(trial.logdir, mode=0o700, exist_ok=True)
-            with open(os.path.join(trial.logdir, "error.txt"), "a", encoding="utf-8") as file:
-                file.write(text.rstrip() + "\n\n")
-
         try:
-            await anyio.to_thread.run_sync(write)
-        except OSError as exc:  # the journal has it too
-            await warn("error.txt of trial %s could not be written: %s", trial.trial_id, exc)
+            if run.journal.is_broken:
+                return  # what ended it is known to everybody, and nothing can be written down
+            if note is not None:
+                await self._failures.write_down(note)
+            run.record(
+                ev.TrialEnded(
+                    trial_id=trial.trial_id,
+                    status=Status.ERROR if failed else Status.TERMINATED,
+                    reason=end.reason,
+                    exported=end.exported,
+                    note=note,
+                    wall_time=time.time(),
+                )
+            )
+            run.judge.ended(trial)  # at once: a replay tells of it in the order of the journal
+            await run.journal.synced()
+        except BaseException as exc:
+            trial.ended_run = exc  # its end is not certain, so nobody may take it for one
+            raise
+        finally:
+            trial.is_over.set()
 
 
 def _note(farewell: Farewell) -> str | None:

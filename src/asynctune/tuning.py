@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import os
 from contextlib import AsyncExitStack
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Unpack
 
 import anyio.to_thread
 
 from asynctune.analysis import ExperimentAnalysis
-from asynctune.errors import ConfigError, StorageError
 from asynctune.executors._shipping import check_is_trainable
 from asynctune.executors.process import ProcessExecutor
 from asynctune.experiment import Experiment, Starting
-from asynctune.journal import FILE_NAME, Journal
-from asynctune.options import Arguments, Options, Plan, make_plan
+from asynctune.opening import Opened, open_experiment, started
+from asynctune.options import Arguments, Options, make_plan
+from asynctune.preflight import Preflight
 from asynctune.runner import Runner
 from asynctune.signature import function_name
 from asynctune.threads import run_whole
@@ -45,11 +43,13 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
         resources_per_trial: What each trial holds, such as ``{"cpu": 2, "gpu": 0.5}``; by default
             what ``Trainable.default_resource_request(config)`` says, else one CPU.
         max_concurrent_trials: An upper bound beside the resources.
-        time_budget_s: Seconds for the whole run.
+        time_budget_s: Seconds for the whole run, what was worked before a resume included.
         trial_timeout_s: Seconds for one attempt of a trial.
         step_timeout_s: Seconds for one ``train()`` call.
+        hook_timeout_s: Seconds for each ``_setup``, ``_save``, ``_restore`` and export. Like the other
+            limits it is hard: the worker is killed.
         grace_s: Seconds that a stopped trial may clean up before its worker is killed.
-        name: The experiment; by default a new name. An existing one is an error.
+        name: The experiment; by default a new name. An existing one is an error, unless it is resumed.
         storage_path: The folder of results; by default ``$ASYNCTUNE_RESULTS_DIR``, else
             ``~/asynctune_results``.
         local_dir: Another name of ``storage_path``.
@@ -61,7 +61,14 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
         max_failures: How often a failed trial is tried again, from its newest checkpoint; -1: always.
         fail_fast: Whether the first failure ends the run.
         raise_on_failed_trial: Whether a failed trial makes this raise at the end.
+        on_failure: Asked after each failed attempt, as ``on_failure(trial, error)``; may be ``async
+            def``. It may answer a :class:`Retry`; None leaves it to ``max_failures``.
         restore: A checkpoint that every trial begins from.
+        resume: Go on with the experiment ``name``: ``True`` if there is one (else it is an error),
+            ``"AUTO"`` if there is one (else it is started), ``"errored"`` like True, with its failed
+            trials tried again. Trainable and ``config`` are passed again. Trials that ended stay so;
+            those that were cut short go on from their last checkpoint. ``num_samples``, ``stop`` and
+            ``time_budget_s`` (which counts all that was ever worked) may be raised.
         durability: ``"process"``: a result is shown when the death of this process cannot take it;
             ``"power"``: when the machine's cannot.
         executor: Where trials train; by default a :class:`ProcessExecutor` for this run.
@@ -78,6 +85,10 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
 
     Raises:
         ConfigError: An argument is wrong; nothing was started.
+        SpecMismatch: ``resume`` was given another space, metric, mode or seed.
+        ExperimentLocked: Another driver runs this experiment.
+        ExperimentCorrupt: The journal that is to be resumed from is damaged.
+        StorageError: The journal cannot be written; what was shown is in it, and it can be resumed.
         TrialError: A trial failed: the first one's own error, with ``failures`` and ``analysis``.
         MetricMissing: A result lacks a metric that was asked for.
     """
@@ -113,12 +124,13 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
             executor = await owned.enter_async_context(ProcessExecutor())
         executor.check_open()
         shipment = await anyio.to_thread.run_sync(executor.prepare, trainable)
-        path = Path(plan.directory, FILE_NAME)
-        runner = Runner(plan, shipment, executor, Journal(path))
-        await anyio.to_thread.run_sync(runner.check)
-        await anyio.to_thread.run_sync(_make_directory, plan)
-        journal = runner.journal
-        await run_whole(journal.open, undo=lambda _: journal.close())
+        await anyio.to_thread.run_sync(Preflight(plan, shipment, executor).check)
+        spec = await anyio.to_thread.run_sync(started, plan, shipment)
+        opened = await run_whole(open_experiment, plan, spec, undo=Opened.close)
+        owned.callback(opened.close)
+        runner = Runner(opened, shipment, executor)
+        if opened.past is not None:
+            await anyio.to_thread.run_sync(runner.replay, opened.past)
         experiment = Experiment(runner, owned.pop_all())
     try:
         await runner.is_ready.wait()
@@ -126,22 +138,6 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
         await experiment.aclose()
         raise
     return experiment
-
-
-def _make_directory(plan: Plan) -> None:
-    parent = os.path.dirname(plan.directory)
-    try:
-        os.makedirs(parent, mode=0o700, exist_ok=True)
-        os.mkdir(plan.directory, mode=0o700)
-    except FileExistsError as exc:
-        raise ConfigError(
-            f"name is {plan.name!r}, and {plan.directory} exists; an experiment is never written "
-            "over, so choose another name"
-        ) from exc
-    except OSError as exc:
-        raise StorageError(
-            f"storage_path: {plan.directory} cannot be created: {exc.strerror}"
-        ) from exc
 
 
 def _signature() -> inspect.Signature:

@@ -149,7 +149,7 @@ async def test_files_of_a_trial_lie_in_a_directory_named_by_its_id():
         assert json.loads(Path(trial.logdir, "params.json").read_text()) == trial.config
         assert Path(trial.logdir).stat().st_mode & 0o777 == 0o700
     assert sorted(os.listdir(analysis.path)) == sorted(
-        ["journal", *(t.trial_id for t in analysis.trials)]
+        ["journal", "lock", *(t.trial_id for t in analysis.trials)]
     )
 
 

@@ -325,13 +325,17 @@ def test_whenever_the_machine_stops_a_visible_checkpoint_is_complete(monkeypatch
 
 
 def test_everything_is_synced_before_the_rename_and_the_manifest_last(monkeypatch):
-    log, fsync, rename = [], os.fsync, os.rename
+    log, rename = [], os.rename
 
-    def sync(descriptor):
-        log.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        fsync(descriptor)
+    def noted(sync):
+        def call(descriptor):
+            log.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            sync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", sync)
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted(os.fsync))
+    monkeypatch.setattr(os, "fdatasync", noted(os.fdatasync))
     monkeypatch.setattr(os, "rename", lambda a, b: log.append(("rename", str(b))) or rename(a, b))
     t = Layout()
     root = Path(t.save())
@@ -339,7 +343,8 @@ def test_everything_is_synced_before_the_rename_and_the_manifest_last(monkeypatc
     aside = [path.partition("/checkpoint_0")[2] for path in log[:at]]
     assert set(aside) >= {"/a", "/sub/b", f"/{ckpt.MANIFEST}", "/sub", ""}
     assert [name for name in aside if name not in ("", "/sub")][-1] == f"/{ckpt.MANIFEST}"
-    assert log[at + 1 :] == [t.logdir.rstrip("/")]
+    logdir = t.logdir.rstrip("/")
+    assert log[at + 1 :] == [logdir, os.path.dirname(logdir)]
 
 
 def test_without_a_manifest_there_is_no_checkpoint():

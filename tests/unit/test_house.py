@@ -256,7 +256,7 @@ def test_passes_with_a_file_in_a_cycle_of_garbage():
 @pytest.mark.asyncio
 async def test_passes_with_a_batch_that_the_journal_writes(tmp_path):
     with open(tmp_path / "file", "wb") as file:
-        inside("journal.py", os.write, file.fileno(), b"row")
+        inside("files.py", os.write, file.fileno(), b"row")
 
 
 @pytest.mark.asyncio

@@ -11,8 +11,10 @@ import anyio.to_thread
 import pytest
 
 from asynctune import events as ev
-from asynctune.errors import ExperimentCorrupt
-from asynctune.journal import FORMAT, Journal, StoredJournal, record
+from asynctune.errors import ExperimentCorrupt, StorageError
+from asynctune.files import Files
+from asynctune.journal import Journal
+from asynctune.stored import FORMAT, StoredJournal, record
 
 STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")
 
@@ -144,26 +146,30 @@ async def test_followers_see_everything_whenever_they_come_and_wait_for_more(tmp
 
 
 @pytest.mark.asyncio
-async def test_synced_returns_only_after_fdatasync_and_raises_what_it_raised(tmp_path, monkeypatch):
-    import asynctune.journal as module
-
+async def test_synced_returns_only_after_fdatasync_and_what_it_raised_ends_everything(tmp_path):
     calls = []
-    monkeypatch.setattr(module, "_datasync", calls.append)
-    journal = Journal(tmp_path / "journal")
+
+    class Syncs(Files):
+        def datasync(self, descriptor):
+            if len(calls) == 3:
+                raise OSError(5, "planted")
+            calls.append(descriptor)
+
+    journal = Journal(tmp_path / "journal", files=Syncs())
     await anyio.to_thread.run_sync(journal.open)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(journal.sync_in_groups)
-        for sequence in range(3):
-            journal.append(reported(sequence))
-            await journal.synced()
-            assert len(calls) == sequence + 1
+    calls.clear()
+    with pytest.RaisesGroup(pytest.RaisesExc(StorageError, match="planted")):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.sync_in_groups)
+            for sequence in range(3):
+                journal.append(reported(sequence))
+                await journal.synced()
+                assert len(calls) == sequence + 1
 
-        def fails(file):
-            raise OSError(5, "planted")
-
-        monkeypatch.setattr(module, "_datasync", fails)
-        journal.append(reported(4))
-        with pytest.raises(OSError, match="planted"):
-            await journal.synced()
-        journal.end()
+            journal.append(reported(4))
+            with anyio.CancelScope(shield=True), pytest.raises(StorageError, match="planted"):
+                await journal.synced()
+            with pytest.raises(StorageError, match="planted"):
+                journal.append(reported(5))
+            assert len(calls) == 3, "what failed once is not asked again: the kernel may lie then"
     journal.close()

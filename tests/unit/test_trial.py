@@ -52,7 +52,7 @@ def test_a_trial_goes_from_pending_over_running_to_its_end():
     assert trial.last_result == {"n": 2}
 
 
-def test_a_retry_drops_the_rows_behind_its_checkpoint():
+def test_a_retry_repeats_the_rows_behind_its_checkpoint_and_none_is_missing_meanwhile():
     trial, report = make_trial()
     trial.apply(ev.TrialStarted("t", 0, None, 1.0), 0)
     for n in (1, 2, 3):
@@ -60,14 +60,34 @@ def test_a_retry_drops_the_rows_behind_its_checkpoint():
     trial.apply(ev.Checkpointed("t", 0, 1, "/c", 2), 0)
     trial.apply(ev.TrialFailed("t", 0, "boom", "ValueError", None, 1, 2.0), 0)
     assert (trial.status, trial.num_failures) == ("PENDING", 1)
-    assert trial.results == [{"n": 1}, {"n": 2}]
-    assert trial.last_result == {"n": 2}
+    assert trial.results == [{"n": 1}, {"n": 2}, {"n": 3}], "3 was shown, and not yet repeated"
+    assert (trial.last_result, trial.results_to(9)) == ({"n": 2}, [{"n": 1}, {"n": 2}])
     trial.apply(ev.TrialStarted("t", 1, "/c", 3.0), 0)
     report(30)
     assert trial.results == [{"n": 1}, {"n": 2}, {"n": 30}]
     assert trial.next_sequence == 4
     trial.apply(ev.TrialFailed("t", 1, "boom", "ValueError", None, -1, 4.0), 0)
-    assert (trial.results, trial.last_result) == ([], {})
+    assert trial.results == [{"n": 1}, {"n": 2}, {"n": 30}]
+    assert (trial.last_result, trial.results_to(9)) == ({}, [])
+    trial.apply(ev.TrialStarted("t", 2, None, 5.0), 0)
+    report(100)
+    assert trial.results == [{"n": 100}, {"n": 2}, {"n": 30}]
+    trial.apply(ev.TrialEnded("t", "TERMINATED", "done", {}, None, 6.0), 0)
+    assert trial.results == [{"n": 100}], "an attempt that ended well has said all there is"
+
+
+def test_a_trial_that_is_taken_up_again_counts_attempts_and_not_failures():
+    trial, report = make_trial()
+    trial.apply(ev.TrialStarted("t", 0, None, 1.0), 0)
+    report(1)
+    trial.apply(ev.TrialReopened("t", 1, "its driver died", -1, 2.0), 0)
+    assert (trial.status, trial.attempt, trial.num_failures) == ("PENDING", 1, 0)
+    trial.apply(ev.TrialStarted("t", 1, None, 3.0), 0)
+    trial.apply(ev.TrialFailed("t", 1, "boom", "ValueError", None, -1, 4.0), 0)
+    trial.apply(ev.TrialEnded("t", "ERROR", "failed", {}, None, 5.0), 0)
+    trial.apply(ev.TrialReopened("t", 2, "errored", -1, 6.0), 0)
+    assert (trial.status, trial.error, trial.stop_reason) == ("PENDING", None, None)
+    assert (trial.attempt, trial.num_failures, trial.num_forgiven) == (2, 1, 1)
 
 
 def test_an_error_stays_only_with_a_trial_that_failed_for_good():
@@ -109,7 +129,9 @@ def test_the_best_checkpoints_are_kept_and_always_the_newest(keep, attr, values,
     for ref, value in zip(refs(len(values)), values, strict=True):
         alive.add(ref.sequence)
         flat = {"loss": value, "training_iteration": ref.sequence + 1}
-        for dropped in manager.add(ref, flat):
+        manager.add(ref, flat)
+        for dropped in manager.surplus():
+            manager.remove(dropped.path)
             alive.remove(dropped.sequence)
     assert sorted(alive) == kept
 

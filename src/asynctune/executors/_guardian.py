@@ -11,22 +11,57 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from asynctune.errors import ConfigError, ExecutorError
+from asynctune.errors import ConfigError, ExecutorError, WorkerDied
 from asynctune.threads import run_whole
 
 _BOOT = (
-    "import sys, json; descriptor, driver, path, preload = map(json.loads, sys.argv[1:]); "
+    "import sys, json; descriptor, driver, path, preload, vmstat = map(json.loads, sys.argv[1:]); "
     "sys.path[:] = path; from asynctune.executors._server import main; "
-    "main(descriptor, driver, preload)"
+    "main(descriptor, driver, preload, vmstat)"
 )
 _END_S = 5.0
+VMSTAT = "/proc/vmstat"
+"""Where the kernel counts how often its out-of-memory killer struck."""
 
 
 def import_path() -> list[str]:
     """Return the import path of this process, without relative parts."""
     return [os.path.abspath(entry or os.curdir) for entry in sys.path]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended.
+
+    Args:
+        status: Its wait status, None if that is unknown.
+        why: Why it was ended, if the driver ended it, or what else is known.
+        oom: Whether the out-of-memory killer struck during its life, None if that is unknown.
+        peak_rss: The most memory that it held at once, in bytes.
+        started: Whether there was a process at all.
+    """
+
+    status: int | None = None
+    why: str | None = None
+    oom: bool | None = None
+    peak_rss: int | None = None
+    started: bool = True
+
+    def error(self, trial_id: str | None, during: str) -> WorkerDied:
+        """Return the error of a trial that it happened to."""
+        if not self.started:
+            return WorkerDied.not_started(self.why or "for an unknown reason", trial_id=trial_id)
+        return WorkerDied.from_status(
+            self.status,
+            trial_id=trial_id,
+            during=during,
+            why=self.why,
+            oom=self.oom,
+            peak_rss=self.peak_rss,
+        )
 
 
 class Guardian:
@@ -35,14 +70,14 @@ class Guardian:
     Args:
         process: The server.
         control: The socket to it.
-        on_exit: Called with a worker's number and its wait status, None if that is unknown.
+        on_exit: Called with a worker's number and how it ended.
     """
 
     def __init__(
         self,
         process: subprocess.Popen[bytes],
         control: socket.socket,
-        on_exit: Callable[[int, int | None], None],
+        on_exit: Callable[[int, Death], None],
     ) -> None:
         self._process = process
         self._control = control
@@ -50,6 +85,7 @@ class Guardian:
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self._alive: set[int] = set()
+        self._orders: dict[int, str] = {}
         self._pidfds: dict[int, tuple[int, int | None]] = {}
         self.is_gone = False
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -57,13 +93,17 @@ class Guardian:
 
     @classmethod
     async def start(
-        cls, preload: Sequence[str], on_exit: Callable[[int, int | None], None]
+        cls,
+        preload: Sequence[str],
+        on_exit: Callable[[int, Death], None],
+        vmstat: str = VMSTAT,
     ) -> Guardian:
         """Start a server.
 
         Args:
             preload: Modules that it imports before it forks.
             on_exit: As above.
+            vmstat: The file with the kernel's counters.
 
         Raises:
             ConfigError: A module of ``preload`` cannot be imported.
@@ -71,7 +111,7 @@ class Guardian:
         """
         ours, theirs = socket.socketpair()
         try:
-            process = await run_whole(_spawn, theirs, list(preload), undo=_end)
+            process = await run_whole(_spawn, theirs, list(preload), vmstat, undo=_end)
         except BaseException:
             ours.close()
             raise
@@ -100,21 +140,24 @@ class Guardian:
         try:
             socket.send_fds(self._control, [order], [theirs.fileno()])
         except OSError:
-            self._loop.call_soon(self._server_gone)
+            self._loop.call_soon(self._server_gone, "its server cannot be reached")
         finally:
             theirs.close()
         ours.setblocking(False)
         return ours
 
-    def kill(self, number: int) -> None:
+    def kill(self, number: int, why: str) -> None:
         """Ask for the death of a worker and of all in its process group."""
         if number in self._alive and not self.is_gone:
-            with contextlib.suppress(OSError):
+            self._orders.setdefault(number, why)
+            try:
                 self._control.send(json.dumps({"op": "kill", "worker": number}).encode() + b"\n")
+            except OSError:  # the server does not read, or has ended
+                self._kill_directly(number)
 
     async def close(self) -> None:
         """End the server, which ends its workers; return when it has ended."""
-        self._server_gone()
+        self._server_gone("its pool was closed")
         if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()  # it has been raised where the server was started
         await run_whole(_wait, self._process, undo=lambda _: None)
@@ -127,7 +170,7 @@ class Guardian:
         except OSError:
             data = b""
         if not data:
-            self._server_gone()
+            self._server_gone("its server had ended")
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
@@ -145,16 +188,31 @@ class Guardian:
         if "pid" in message:
             self._pidfds[number] = (message["pid"], _pidfd(message["pid"]))
             return
+        order = self._orders.get(number)
         self._forget(number)
-        self._on_exit(number, message.get("exited"))
+        if "failed" in message:
+            death = Death(why=message["failed"], started=False)
+        else:
+            why = order if message["ordered"] else None
+            death = Death(message["exited"], why, message["oom"], message["peak_rss"])
+        self._on_exit(number, death)
 
     def _forget(self, number: int) -> None:
         self._alive.discard(number)
+        self._orders.pop(number, None)
         _, descriptor = self._pidfds.pop(number, (0, None))
         if descriptor is not None:
             os.close(descriptor)
 
-    def _server_gone(self) -> None:
+    def _kill_directly(self, number: int) -> None:
+        pid, descriptor = self._pidfds.get(number, (0, None))
+        if descriptor is not None:
+            # Through the pidfd first: it cannot hit a stranger that got the number since.
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(descriptor, 0)
+                os.killpg(pid, signal.SIGKILL)
+
+    def _server_gone(self, why: str) -> None:
         """The server has ended, or shall: nobody guards its workers any more."""
         if self.is_gone:
             return
@@ -166,18 +224,13 @@ class Guardian:
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         for number in list(self._alive):
-            pid, descriptor = self._pidfds.get(number, (0, None))
-            if descriptor is not None:
-                # Through the pidfd first: it cannot hit a stranger that got the number since.
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(descriptor, 0)
-                    os.killpg(pid, signal.SIGKILL)
+            self._kill_directly(number)
             self._forget(number)
-            self._on_exit(number, None)
+            self._on_exit(number, Death(why=why))
 
 
-def _spawn(theirs: socket.socket, preload: list[str]) -> subprocess.Popen[bytes]:
-    arguments = [theirs.fileno(), os.getpid(), import_path(), preload]
+def _spawn(theirs: socket.socket, preload: list[str], vmstat: str) -> subprocess.Popen[bytes]:
+    arguments = [theirs.fileno(), os.getpid(), import_path(), preload, vmstat]
     return subprocess.Popen(
         [sys.executable, "-c", _BOOT, *map(json.dumps, arguments)],
         stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from asynctune import track
 from asynctune.errors import NotSerializable, TuneError
 from asynctune.function_runner import FunctionTrainable, wrap_function
 from asynctune.hosting import Host, host
+from asynctune.secret import Redactor, concealed, redacted, redactor, resolve
 from asynctune.trainable import Trainable
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -62,7 +63,7 @@ class Answer:
         kind: What it is.
         body: JSON, but for ``BYTES``.
         checkpoint: Whether a row came with a checkpoint that wants to be kept.
-        error: The exception itself, where it happened in this process.
+        error: The exception itself, where it happened in this process and there are no secrets.
     """
 
     kind: AnswerKind
@@ -79,7 +80,13 @@ def as_class(trainable: Any) -> type[Trainable]:
 
 
 def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainable:
-    """Build a trainable that knows where it lives."""
+    """Build a trainable that knows where it lives, with the secrets of its configuration resolved.
+
+    From then on this context knows the values: :func:`perform` and :func:`describe` let none of them out.
+    """
+    if redactor.get() is None:
+        redactor.set(Redactor())
+    config = resolve(config)
     context = copy_context()
     context.run(host.set, place)
     trainable: Trainable = context.run(cls, config)
@@ -98,6 +105,8 @@ def class_session(place: Host) -> track.Session:
 
 async def perform(trainable: Trainable, method: str, args: tuple[Any, ...]) -> Answer:
     """Call a method of the public face and put the answer into bytes. An exception of it propagates."""
+    if method == "reset_config":
+        args = tuple(map(resolve, args))
     value = await getattr(trainable, f"_run_{method}")(*args)
     if method == "train":
         if _result.RESULT_DUPLICATE in value:
@@ -108,6 +117,8 @@ async def perform(trainable: Trainable, method: str, args: tuple[Any, ...]) -> A
     if isinstance(value, bytes):
         return Answer(AnswerKind.BYTES, value)
     plain = _result.jsonable(value)
+    if method != "save":  # the path of a checkpoint is used again, not only shown
+        plain = concealed(plain)
     return Answer(AnswerKind.VALUE, json.dumps(plain).encode())
 
 
@@ -124,13 +135,15 @@ def describe(error: BaseException) -> Answer:
     except Exception as exc:
         text = f"{head}\n(its traceback could not be formatted: {type(exc).__name__})"
     body = {
-        "type": type(error).__name__,
+        "type": redacted(type(error).__name__),
         "own": isinstance(error, TuneError),
-        "message": _cut(head),
-        "text": _cut(str(error)) if isinstance(error, TuneError) else "",
-        "traceback": _cut(text),
+        "message": _cut(redacted(head)),
+        "text": _cut(redacted(str(error))) if isinstance(error, TuneError) else "",
+        "traceback": _cut(redacted(text)),
     }
-    return Answer(AnswerKind.ERROR, json.dumps(body).encode(), error=error)
+    # The exception itself would show what its text no longer does.
+    kept = None if redactor.get() else error
+    return Answer(AnswerKind.ERROR, json.dumps(body).encode(), error=kept)
 
 
 def _encode_row(value: Mapping[str, Any]) -> bytes:
@@ -139,6 +152,7 @@ def _encode_row(value: Mapping[str, Any]) -> bytes:
     row = _result.normalise(body)
     if config is not None:
         row[_result.CONFIG] = _result.shown(config)
+    row = _result.without_secrets(row)
     data = _result.encode(row)
     if len(data) > _MAX_ROW:
         largest = max(row, key=lambda key: len(_result.encode({key: row[key]})))

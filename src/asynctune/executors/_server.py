@@ -4,6 +4,9 @@ The driver speaks to it over one socket, in lines of JSON: ``fork`` (with the wo
 pair) and ``kill``. It answers with ``started`` and ``exited``, which it knows because it reaps. When the
 driver is gone, by whatever way, it kills every worker's process group and ends.
 
+A worker tells its pid itself, before it does anything else: if this process dies right after the fork,
+the driver still knows of it.
+
 It never looks into what driver and worker say to each other, and it never runs the user's code but for
 the modules that ``preload`` names.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -21,12 +25,30 @@ import selectors
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from asynctune.executors import _worker
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 0x4  # of the kernel's sched.h
 _TICK_S = 1.0
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(slots=True)
+class _Child:
+    """A worker as the server knows it.
+
+    Args:
+        number: The driver's number for it.
+        strikes: How often the out-of-memory killer had struck others before it began, None: unknown.
+        ordered: Whether the driver ordered its death while it was alive.
+    """
+
+    number: int
+    strikes: int | None
+    ordered: bool = False
 
 
 class Server:
@@ -35,12 +57,15 @@ class Server:
     Args:
         control: The socket to the driver.
         driver: The process id of the driver.
+        vmstat: The file with the kernel's counters.
     """
 
-    def __init__(self, control: socket.socket, driver: int) -> None:
+    def __init__(self, control: socket.socket, driver: int, vmstat: str) -> None:
         self._control = control
         self._driver = driver
-        self._workers: dict[int, int] = {}  # pid -> the driver's number for it
+        self._vmstat = vmstat
+        self._explained = 0  # strikes of the out-of-memory killer that deaths were put down to
+        self._workers: dict[int, _Child] = {}  # by pid
         self._buffer = b""
         self._received: list[int] = []
         self._wake_read, self._wake_write = socket.socketpair()
@@ -100,11 +125,13 @@ class Server:
         if order["op"] == "fork":
             self._fork(number, self._received.pop(0))
             return
-        for pid, known in self._workers.items():
-            if known == number:
+        for pid, child in self._workers.items():
+            if child.number == number:
+                child.ordered = child.ordered or not _is_exiting(pid)
                 _kill_group(pid)
 
     def _fork(self, number: int, descriptor: int) -> None:
+        strikes = self._strikes()
         try:
             pid = os.fork()
         except OSError as exc:
@@ -112,14 +139,13 @@ class Server:
             self.tell({"worker": number, "failed": str(exc)})
             return
         if pid == 0:
-            self._become_worker(descriptor)
+            self._become_worker(number, descriptor)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # on both sides of the fork: whoever comes first
         os.close(descriptor)
-        self._workers[pid] = number
-        self.tell({"worker": number, "pid": pid})
+        self._workers[pid] = _Child(number, strikes)
 
-    def _become_worker(self, descriptor: int) -> NoReturn:
+    def _become_worker(self, number: int, descriptor: int) -> NoReturn:
         code = 1
         try:
             with contextlib.suppress(OSError):
@@ -127,6 +153,7 @@ class Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            self.tell({"worker": number, "pid": os.getpid()})
             # The server's own descriptors, so that nothing of it lives on in a worker.
             self._selector.close()
             self._control.close()
@@ -147,15 +174,36 @@ class Server:
             pid, dead = _next_dead()
             if pid is None:
                 return
-            number = self._workers.pop(pid, None)
-            if number is not None:
+            child = self._workers.pop(pid, None)
+            if child is not None:
                 # While the dead leader is not reaped its group cannot be another's.
                 _kill_group(pid)
             if dead is None:
                 with contextlib.suppress(ChildProcessError):
-                    _, dead = os.waitpid(pid, 0)
-            if number is not None:
-                self.tell({"worker": number, "exited": dead})
+                    dead = _status_and_peak(*os.wait4(pid, 0))
+            if child is not None:
+                status, peak = dead or (None, None)
+                died = {"worker": child.number, "exited": status, "peak_rss": peak}
+                died["ordered"] = child.ordered
+                died["oom"] = self._is_explained_by_memory(child, status)
+                self.tell(died)
+
+    def _strikes(self) -> int | None:
+        """Return how often the out-of-memory killer struck without that a death was put down to it."""
+        count = oom_kills(self._vmstat)
+        return None if count is None else count - self._explained
+
+    def _is_explained_by_memory(self, child: _Child, status: int | None) -> bool | None:
+        """Tell whether the out-of-memory killer struck during the life of a worker that was killed."""
+        if child.ordered or status is None or status & 0x7F != signal.SIGKILL:
+            return False
+        strikes = self._strikes()
+        if strikes is None or child.strikes is None:
+            return None
+        if strikes <= child.strikes:
+            return False
+        self._explained += 1  # one strike is not the death of two
+        return True
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send the driver a line."""
@@ -179,8 +227,20 @@ class Server:
                     os.waitpid(-1, 0)
 
 
-def _next_dead() -> tuple[int | None, int | None]:
-    """Find a child that has died: its pid, and its wait status if it had to be reaped to be found."""
+def oom_kills(vmstat: str) -> int | None:
+    """Read how often the kernel's out-of-memory killer has struck; None if that cannot be known."""
+    try:
+        with open(vmstat, "rb") as file:
+            for line in file:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _next_dead() -> tuple[int | None, tuple[int, int] | None]:
+    """Find a child that has died; with its status and peak if it had to be reaped to be found."""
     if hasattr(os, "waitid"):
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -188,10 +248,28 @@ def _next_dead() -> tuple[int | None, int | None]:
             return None, None
         return (found.si_pid, None) if found is not None else (None, None)
     try:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status, usage = os.wait4(-1, os.WNOHANG)
     except ChildProcessError:
         return None, None
-    return (pid, status) if pid else (None, None)
+    return (pid, _status_and_peak(pid, status, usage)) if pid else (None, None)
+
+
+def _status_and_peak(_: int, status: int, usage: Any) -> tuple[int, int]:
+    return status, usage.ru_maxrss * _RSS_UNIT
+
+
+def _is_exiting(pid: int) -> bool:
+    """Tell whether a child is already at its end, so that a kill would change nothing.
+
+    A dying process closes its files, and by that lets the driver order its death, before it can be
+    reaped.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            flags = int(file.read().rpartition(b")")[2].split()[6])
+    except (OSError, IndexError, ValueError):
+        return True  # without /proc it cannot be known; that it died by itself is likelier
+    return bool(flags & _PF_EXITING)
 
 
 def _kill_group(pid: int) -> None:
@@ -238,10 +316,19 @@ def _driver_is_gone(control: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def main(descriptor: int, driver: int, preload: list[str]) -> None:
+def _end_with(control: socket.socket, *, armed: bool) -> None:
+    """Let the kernel end this process, whatever it is doing, when the driver's end closes."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    flags = fcntl.fcntl(control, fcntl.F_GETFL)
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC if armed else flags & ~os.O_ASYNC)
+
+
+def main(descriptor: int, driver: int, preload: list[str], vmstat: str) -> None:
     """Be a server; called by the line that the driver starts Python with."""
     control = socket.socket(fileno=descriptor)
-    server = Server(control, driver)
+    server = Server(control, driver, vmstat)
+    _end_with(control, armed=True)  # an import can take long, and the driver says nothing meanwhile
     for name in preload:
         if _driver_is_gone(control):
             return
@@ -250,6 +337,7 @@ def main(descriptor: int, driver: int, preload: list[str]) -> None:
         except Exception as exc:
             server.tell({"error": f"{name!r} cannot be imported: {type(exc).__name__}: {exc}"})
             return
+    _end_with(control, armed=False)
     server.tell({"ready": True})
     gc.collect()
     gc.freeze()  # what is loaded now stays shared between the workers

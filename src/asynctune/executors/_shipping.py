@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import io
 import linecache
 import os
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import CodeType
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -44,6 +47,34 @@ class Shipment:
         return is_async(self.cls)
 
 
+def _reduced_code(code: CodeType) -> tuple[Any, ...]:
+    build, arguments = cloudpickle.CloudPickler.dispatch_table[CodeType](code)[:2]
+    return _named_code, (build, arguments, code.co_filename)
+
+
+def _named_code(build: Callable[..., CodeType], arguments: Any, name: str) -> CodeType:
+    return build(*arguments).replace(co_filename=name)
+
+
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Keeps the names of files, without which a traceback from a worker shows no line of the code.
+
+    cloudpickle from 3.1.3 on writes ``<dynamic-code>`` in their place, so that what it writes depends on
+    the code alone.
+    """
+
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {CodeType: _reduced_code}, cloudpickle.CloudPickler.dispatch_table
+    )
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle by value what a worker cannot import."""
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(value)
+    return buffer.getvalue()
+
+
 def ship(trainable: Any, *, pickled: bool) -> Shipment:
     """Look at a trainable and, if asked to, pickle it.
 
@@ -56,7 +87,7 @@ def ship(trainable: Any, *, pickled: bool) -> Shipment:
     if not pickled:
         return Shipment(cls, cls.__name__)
     try:
-        code = cloudpickle.dumps(trainable)
+        code = dumps(trainable)
     except Exception as exc:
         raise NotSerializable(
             f"{cls.__name__} cannot be sent to a worker: {culprit(trainable)} ({exc}). Create such "
@@ -107,7 +138,7 @@ def dump_config(config: Any, what: str = "config") -> bytes:
         NotSerializable: The message names the key.
     """
     try:
-        data: bytes = cloudpickle.dumps(config)
+        data: bytes = dumps(config)
     except Exception as exc:
         path = _unpicklable_path(config, what) or what
         raise NotSerializable(
@@ -187,7 +218,7 @@ def _unpicklable_path(value: Any, path: str, depth: int = 0) -> str | None:
 
 def _pickles(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        dumps(value)
     except Exception:
         return False
     return True
@@ -214,7 +245,7 @@ def dump_args(method: str, args: tuple[Any, ...]) -> bytes:
         return b""
     # What is of __main__ travels by value: in the worker that module is another.
     try:
-        data: bytes = cloudpickle.dumps(args)
+        data: bytes = dumps(args)
     except Exception:
         for arg in args:
             dump_config(arg, "config" if method == "reset_config" else f"what {method}() was given")

@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import io
 import json
 import linecache
 import os
@@ -20,7 +21,9 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any
+from weakref import WeakSet
 
 from asynctune import track
 from asynctune.executors._frames import HEAD, frame
@@ -35,8 +38,10 @@ from asynctune.executors._hosted import (
     perform,
 )
 from asynctune.hosting import Host, SyncCalls, step
+from asynctune.secret import Redactor, redactor
 from asynctune.trainable import Trainable
 
+_END_S = 5.0
 _IOLBF = 1  # of stdio.h, the same everywhere
 
 
@@ -49,37 +54,51 @@ class Worker:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         self._code: dict[str, type[Trainable]] = {}
+        self._entered: type[Trainable] | None = None
         self._trainable: Trainable | None = None
         self._calls: SyncCalls | None = None
         self._environment = dict(os.environ)
         self._threads = threading.active_count()
         self._built_at = 0.0
+        self._streams: WeakSet[io.TextIOWrapper] = WeakSet()
+        # As long as the process: what modules remember of a trial comes up in later ones.
+        self._secrets = Redactor(self._redact_output)
 
     def serve(self) -> None:
         """Answer requests until the driver says quit or is gone."""
+        redactor.set(self._secrets)
         while True:
             try:
                 head, body = self._receive()
-            except (EOFError, OSError):
+            except EOFError:
                 return  # the driver is gone; the server knows, too
+            except OSError:
+                _wait_for_the_end()
+                return
             operation = head["op"]
             if operation == "quit":
                 return
             try:
                 answer = self._answer(operation, head, body)
             except BaseException as exc:  # also the user's SystemExit and KeyboardInterrupt
+                self._end_if_forked(exc)
                 answer = describe(exc)
+            self._end_if_forked()
             reply = {"kind": answer.kind, "checkpoint": answer.checkpoint}
             try:
                 self._channel.sendall(frame(reply, answer.body))
             except OSError:
+                _wait_for_the_end()
                 return
 
     def _answer(self, operation: str, head: dict[str, Any], body: bytes) -> Answer:
         match operation:
             case "environment":
                 self._set_up(json.loads(body))
+            case "enter":
+                self._enter(head, body)
             case "build":
                 self._build(head, body)
             case "call":
@@ -92,6 +111,19 @@ class Worker:
                 raise AssertionError(f"the driver sent the unknown operation {operation!r}")
         return _value(None)
 
+    def _end_if_forked(self, failure: BaseException | None = None) -> None:
+        """End a child that the user's code forked and that came back here: its parent is the worker."""
+        if os.getpid() == self._pid:
+            return
+        code = 0
+        if isinstance(failure, SystemExit):
+            code = failure.code if isinstance(failure.code, int) else int(failure.code is not None)
+        elif failure is not None:
+            traceback.print_exception(failure)
+            code = 1
+        _flush_output()
+        os._exit(code & 0xFF)
+
     def _set_up(self, given: dict[str, Any]) -> None:
         """Take over environment and import path, before any code of the user's is loaded."""
         os.environ.clear()
@@ -99,12 +131,14 @@ class Worker:
         self._environment = dict(os.environ)
         limit_threads(given["threads"])
 
-    def _build(self, head: dict[str, Any], body: bytes) -> None:
-        logdir = head["logdir"]
-        os.makedirs(logdir, mode=0o700, exist_ok=True)
+    def _enter(self, head: dict[str, Any], code: bytes) -> None:
+        """Make this the process of a trial, and load its code."""
+        self._entered = None
+        os.makedirs(head["logdir"], mode=0o700, exist_ok=True)
         _redirect_output(head["log"])
-        _renew_streams()
-        code, config = body[: head["code"]], body[head["code"] :]
+        self._streams.update(_renew_streams())
+        if self._secrets:
+            self._redact_output()
         for name, lines in head["sources"].items():
             # No file is behind these names (notebook cells): tracebacks find their lines here.
             linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
@@ -113,6 +147,11 @@ class Worker:
         if digest not in self._code:
             importlib.invalidate_caches()  # a module may have been written since the last look
             self._code[digest] = as_class(pickle.loads(code))
+        self._entered = self._code[digest]
+
+    def _build(self, head: dict[str, Any], config: bytes) -> None:
+        assert self._entered is not None, "its driver knows that the code could not be loaded"
+        logdir = head["logdir"]
         os.chdir(logdir)
         self._calls = SyncCalls()
         place = Host(
@@ -126,7 +165,7 @@ class Worker:
         )
         self._built_at = time.monotonic()
         track.ProcessSession.current = class_session(place)
-        self._trainable = build(self._code[digest], pickle.loads(config), place)
+        self._trainable = build(self._entered, pickle.loads(config), place)
 
     def _release(self) -> bool:
         """Forget the trainable; tell whether this process is as good as new."""
@@ -145,6 +184,12 @@ class Worker:
             os.environ.clear()
             os.environ.update(self._environment)
         return threading.active_count() <= self._threads and not _has_children()
+
+    def _redact_output(self) -> None:
+        """Let no stream write a secret, also those of earlier trials that a logger may hold."""
+        for stream in (*self._streams, sys.__stdout__, sys.__stderr__):
+            if isinstance(stream, io.TextIOWrapper):
+                _redact_writes(stream, self._secrets)
 
     def _receive(self) -> tuple[dict[str, Any], bytes]:
         head_length, body_length = HEAD.unpack(self._exactly(HEAD.size))
@@ -198,7 +243,7 @@ def _redirect_output(path: str | None) -> None:
             os.close(target)
 
 
-def _renew_streams() -> None:
+def _renew_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
     """Take the standard streams back from whatever a trial has put in their place."""
     # What the user prints is in the log when it is printed, not when a buffer is full.
     sys.stdout = open(
@@ -207,6 +252,15 @@ def _renew_streams() -> None:
     sys.stderr = open(
         2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
+    return sys.stdout, sys.stderr
+
+
+def _redact_writes(stream: io.TextIOWrapper, secrets: Redactor) -> None:
+    # On the instance, so that a stream of trials without secrets pays nothing.
+    def write(text: Any) -> int:
+        return io.TextIOWrapper.write(stream, secrets.text(text) if isinstance(text, str) else text)
+
+    vars(stream)["write"] = write
 
 
 def _buffer_c_by_lines() -> None:
@@ -233,6 +287,15 @@ def _has_children() -> bool:
     except (AttributeError, OSError):
         return True
     return True
+
+
+def _wait_for_the_end() -> None:
+    """Nothing can be said any more: the driver is gone, or the user's code has closed the channel.
+
+    In either case somebody is about to kill this process. Whoever ended by itself could not be told from
+    a trial that did so.
+    """
+    time.sleep(_END_S)
 
 
 def _value(value: Any) -> Answer:

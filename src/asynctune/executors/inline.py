@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import math
 import os
@@ -187,8 +188,12 @@ class _ThreadActor(Actor):
         ] = queue.SimpleQueue()
         self._ended = anyio.Event()
         self._abandoned = False
+        # In the context of the run, as a task would be.
         self._thread = threading.Thread(
-            target=self._serve, name=f"asynctune trial {spec.trial_id or ''}", daemon=True
+            target=contextvars.copy_context().run,
+            args=(self._serve,),
+            name=f"asynctune trial {spec.trial_id or ''}",
+            daemon=True,
         )
         self._thread.start()
 

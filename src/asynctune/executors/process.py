@@ -9,14 +9,14 @@ import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import anyio
 import anyio.to_thread
 
 from asynctune.errors import ConfigError, ExecutorError, WorkerDied
 from asynctune.executors._frames import HEAD, frame
-from asynctune.executors._guardian import Guardian, import_path
+from asynctune.executors._guardian import VMSTAT, Death, Guardian, import_path
 from asynctune.executors._hosted import Answer, AnswerKind
 from asynctune.executors._shipping import dump_args, dump_config
 from asynctune.executors.base import Actor, ActorSpec, Executor
@@ -49,6 +49,8 @@ class ProcessExecutor(Executor):
         ConfigError: An argument is wrong.
         ExecutorError: This is Windows, where processes cannot be forked.
     """
+
+    _vmstat: ClassVar[str] = VMSTAT
 
     def __init__(
         self,
@@ -127,7 +129,8 @@ class ProcessExecutor(Executor):
                 await actor.kill()
 
     async def _close(self) -> None:
-        guardian, self._guardian = self._guardian, None
+        async with self._starting:  # a server that is being started is ended, too
+            guardian, self._guardian = self._guardian, None
         for worker in list(self._workers.values()):
             worker.quit()
         # They were told to quit, and end by themselves unless they are hung.
@@ -153,11 +156,12 @@ class ProcessExecutor(Executor):
 
     async def _new_worker(self, spec: ActorSpec, environment: dict[str, str]) -> _Worker:
         async with self._starting:
+            self.check_open()
             if self._guardian is not None and self._guardian.is_gone:
                 await self._guardian.close()
                 self._guardian = None
             if self._guardian is None:
-                self._guardian = await Guardian.start(self._preload, self._on_exit)
+                self._guardian = await Guardian.start(self._preload, self._on_exit, self._vmstat)
         self._retire_surplus()
         number = next(self._numbers)
         worker = _Worker(number, self._guardian, environment, spec.share.resources.threads)
@@ -166,7 +170,7 @@ class ProcessExecutor(Executor):
         try:
             await loop.create_connection(lambda: worker, sock=self._guardian.fork(number))
         except BaseException:
-            self._guardian.kill(number)
+            self._guardian.kill(number, "its driver gave it up")
             raise
         worker.send({"op": "environment"}, worker.first_words())
         return worker
@@ -180,13 +184,13 @@ class ProcessExecutor(Executor):
                 worker.quit()
                 self._workers.pop(worker.number, None)
 
-    def _on_exit(self, number: int, status: int | None) -> None:
+    def _on_exit(self, number: int, death: Death) -> None:
         worker = self._workers.pop(number, None)
         if worker is not None:
             for queue in self._idle.values():
                 with contextlib.suppress(ValueError):
                     queue.remove(worker)
-            worker.on_death(status)
+            worker.on_death(death)
 
 
 class _Worker(asyncio.Protocol):
@@ -202,7 +206,7 @@ class _Worker(asyncio.Protocol):
         self.died = anyio.Event()
         self.is_idle = False
         self._guardian = guardian
-        self._status: int | None = None
+        self.death = Death()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._answers: deque[asyncio.Future[Answer]] = deque()
@@ -231,12 +235,12 @@ class _Worker(asyncio.Protocol):
     async def kill(self) -> None:
         """End it and all in its process group, and wait for the news."""
         if not self.died.is_set():
-            self._guardian.kill(self.number)
+            self._guardian.kill(self.number, "its driver ended it")
             await self.died.wait()
 
-    def on_death(self, status: int | None) -> None:
+    def on_death(self, death: Death) -> None:
         """Hear from the guardian that the process was reaped."""
-        self._status = status
+        self.death = death
         self.died.set()
         if self._transport is not None:
             self._transport.abort()
@@ -246,8 +250,7 @@ class _Worker(asyncio.Protocol):
                 future.set_result(self._death())
 
     def _death(self) -> Answer:
-        return Answer(AnswerKind.ERROR, error=WorkerDied.from_status(
-            self._status, trial_id=None, during="a call"))  # fmt: skip
+        return Answer(AnswerKind.ERROR, error=self.death.error(None, "a call"))
 
     # asyncio.Protocol
 
@@ -274,7 +277,7 @@ class _Worker(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # Not yet a death: only the guardian knows of those. But nothing more can be said to it.
         if not self.died.is_set():
-            self._guardian.kill(self.number)
+            self._guardian.kill(self.number, "its connection to the driver was closed in it")
 
 
 class _ProcessActor(Actor):
@@ -289,23 +292,28 @@ class _ProcessActor(Actor):
         """Send the trainable and its configuration."""
         spec, worker = self.spec, self.worker
         known = spec.shipment.digest in worker.known
-        head = {
-            "op": "build",
+        enter = {
+            "op": "enter",
             "digest": spec.shipment.digest,
-            "code": 0 if known else len(spec.shipment.code),
-            "sources": {} if known else spec.shipment.sources,
             "logdir": spec.logdir,
+            "sources": {} if known else spec.shipment.sources,
             "log": spec.log,
             "path": path,
+        }
+        build = {
+            "op": "build",
+            "logdir": spec.logdir,
             "trial_id": spec.trial_id,
             "trial_name": spec.trial_name,
             "tag": spec.tag,
             "grace_s": spec.grace_s,
         }
-        code = b"" if known else spec.shipment.code
-        self._pending, self._pending_method = worker.send(head, code + config), "_setup"
+        entered = worker.send(enter, b"" if known else spec.shipment.code)
+        built = worker.send(build, config)
         worker.known.add(spec.shipment.digest)
-        await self._awaited()
+        # Two answers, so that a failure of the import is not taken for one of the setup.
+        for self._pending, self._pending_method in ((entered, "import"), (built, "_setup")):
+            await self._awaited()
 
     async def release(self) -> bool:
         """Let the worker forget the trainable; tell whether it can be used again."""
@@ -326,9 +334,7 @@ class _ProcessActor(Actor):
         self.is_clean = False  # after a failure nobody knows what state the process is in
         if isinstance(answer.error, WorkerDied):
             self._gone = True
-            return WorkerDied.from_status(
-                self.worker._status, trial_id=self.spec.trial_id, during=f"{method}()"
-            )
+            return self.worker.death.error(self.spec.trial_id, f"{method}()")
         return super()._error(answer, method)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 _log = logging.getLogger("asynctune.loggers")
 
-_Method: TypeAlias = Literal["on_result", "update_config", "flush", "close"]
+_Method: TypeAlias = Literal["on_result", "update_config", "restart", "flush", "close"]
 
 
 class Logger:
@@ -47,6 +47,13 @@ class Logger:
     def update_config(self, config: dict[str, Any]) -> None:
         """Take note of a configuration that replaces the current one."""
         self.config = config
+
+    def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The trial goes on behind the last of these rows, after a failure or a resume.
+
+        By default nothing: a tracker that only ever adds goes on adding. A logger whose log can be
+        rewritten leaves it as if it had been given these rows and no others.
+        """
 
     def flush(self) -> None:
         """Write out whatever is still buffered."""
@@ -105,6 +112,10 @@ class UnifiedLogger(Logger):
         """Hand a new configuration to every logger."""
         self.config = config
         self._each("update_config", config)
+
+    def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Let every logger go on behind the last of these rows."""
+        self._each("restart", rows)
 
     def flush(self) -> None:
         """Flush every logger."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,14 @@ class CSVLogger(FileLogger):
         if self._columns:
             row = _record(_cell(cells.get(column)) for column in self._columns)
             self._rows.append((row, len(self._columns)))
+
+    def add_restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Describe the table anew."""
+        self._columns, self._known, self._columns_in_file = [], set(), 0
+        self._rows = []
+        self._writes.append(Replace(self._path, ""))
+        for row in rows:
+            self.add_result(row)
 
     def take(self) -> list[Write]:
         """Hand over the pending writes: all rows are one append, or one rewrite if they widen."""

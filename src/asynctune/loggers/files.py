@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -58,9 +58,9 @@ class FileLogger(Logger):
     """Base class of the loggers that write text files.
 
     Subclasses describe what is to be written: the first files in ``_init``, which may also read
-    what an earlier run left, then rows in :meth:`add_result` and configurations in
-    :meth:`add_config`. These two and :meth:`take` run on a driver's event loop, so they compute and
-    do not block.
+    what an earlier run left, then rows in :meth:`add_result`, configurations in
+    :meth:`add_config` and the log anew in :meth:`add_restart`. These and :meth:`take` run on a driver's
+    event loop, so they compute and do not block.
 
     Used by itself, as any :class:`Logger`, each call carries out its writes before it returns. If a
     write raises, the logger is of no further use: how much of it reached the file is unknown.
@@ -81,6 +81,9 @@ class FileLogger(Logger):
         """Describe the writes for a new configuration."""
         self.config = config
 
+    def add_restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Describe the log anew, as if it had been given these rows and no others."""
+
     def take(self) -> list[Write]:
         """Hand over the pending writes, to be carried out in order before the next ``take``."""
         writes, self._writes = self._writes, []
@@ -94,6 +97,11 @@ class FileLogger(Logger):
     def update_config(self, config: dict[str, Any]) -> None:
         """Write a new configuration."""
         self.add_config(config)
+        self.flush()
+
+    def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the log anew, as if it had been given these rows and no others."""
+        self.add_restart(rows)
         self.flush()
 
     def flush(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asynctune.loggers.files import Append, FileLogger, Replace, Rewrite, Write
@@ -41,6 +41,14 @@ class JsonLogger(FileLogger):
         except (TypeError, ValueError):  # a row that did not come through a Trainable
             text = strict_json(jsonable(result))
         self._lines.append(f"{text}\n")
+
+    def add_restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Describe ``result.json`` anew."""
+        self._lines = []
+        for row in rows:
+            self.add_result(row)
+        self._writes.append(Replace(self._results, "".join(self._lines)))
+        self._lines = []
 
     def take(self) -> list[Write]:
         """Hand over the pending writes: all rows are one append."""

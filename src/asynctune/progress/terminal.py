@@ -43,6 +43,15 @@ class LineProgress(Callback):
         self._best = math.nan
         self._best_name = ""
 
+    def resume(self, summary: str) -> None:
+        """Say that an experiment goes on, and count and compare from where it stood."""
+        self._ended = self._state.num_final
+        for trial in self._state.trials.values():
+            if self._metric is not None:
+                for row in trial.results:
+                    self.on_trial_result(trial, row)
+        self._print(summary)
+
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> None:
         value = flatten(result).get(self._metric) if self._metric else None
         if isinstance(value, int | float) and not math.isnan(value):

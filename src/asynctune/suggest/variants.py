@@ -15,13 +15,14 @@ class BasicVariantGenerator:
         space: The space.
         num_samples: How often the grid is gone through; -1: for ever.
         seed: What the samples are derived from.
+        first: The number of the first variant: how many an earlier driver has drawn.
     """
 
-    def __init__(self, space: Space, num_samples: int, seed: int) -> None:
+    def __init__(self, space: Space, num_samples: int, seed: int, first: int = 0) -> None:
         self._space = space
         self._seed = seed
         self.total = None if num_samples == -1 else num_samples * space.grid_size
-        self._next = 0
+        self._next = first
 
     def next(self) -> Variant | None:
         """Return the next variant, or None after the last."""

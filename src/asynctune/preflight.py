@@ -1,0 +1,71 @@
+"""What can be known to fail before anything starts, and what a trial asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asynctune.errors import ConfigError
+from asynctune.executors._shipping import Shipment
+from asynctune.executors.base import Executor
+from asynctune.options import Plan
+from asynctune.resources import Resources
+from asynctune.trainable import defines_hook
+
+
+class Preflight:
+    """Looks at configurations before workers do.
+
+    Args:
+        plan: What to do.
+        shipment: The trainable.
+        executor: Where.
+    """
+
+    def __init__(self, plan: Plan, shipment: Shipment, executor: Executor) -> None:
+        self._plan = plan
+        self._cls = shipment.cls
+        self._executor = executor
+
+    def resources_of(self, config: dict[str, Any]) -> Resources:
+        """Find out what a trial with this configuration gets.
+
+        Raises:
+            ConfigError: It can never be had; the message has ``resource_help``.
+        """
+        cls = self._cls
+        requested = cls.default_resource_request(config)
+        if requested is not None and self._plan.resources is not None:
+            raise ConfigError(
+                f"resources_per_trial is given, and {cls.__name__}.default_resource_request() "
+                "answers too; give one of them"
+            )
+        if requested is None:
+            what, resources = "resources_per_trial", self._plan.resources or Resources()
+        else:
+            what = f"{cls.__name__}.default_resource_request()"
+            resources = Resources.from_mapping(requested, what)
+        self._executor.pool.check(resources, what=what, advice=cls.resource_help(config))
+        return resources
+
+    def check(self) -> None:
+        """Refuse what can be known to fail before anything starts. Takes a while: user code runs.
+
+        Raises:
+            ConfigError: As the message says.
+        """
+        cls, options = self._cls, self._plan.options
+        config = self._plan.space.variant(0, self._plan.seed).config
+        self.resources_of(config)
+        self._executor.check_config(config)
+        if self._plan.export_formats and not defines_hook(cls, "_export_model"):
+            raise ConfigError(
+                f"export_formats asks for {', '.join(self._plan.export_formats)}, but {cls.__name__} "
+                "defines no _export_model"
+            )
+        if (options.checkpoint_freq or options.checkpoint_at_end) and not defines_hook(
+            cls, "_save"
+        ):
+            raise ConfigError(
+                f"checkpoints are asked for (checkpoint_freq, checkpoint_at_end), but {cls.__name__} "
+                "defines neither _save nor save_checkpoint"
+            )

@@ -1,0 +1,296 @@
+"""Resuming: what an earlier driver left, and what becomes of each of its trials.
+
+The journal is replayed into the state of the new run, and the same judge is told the same in the same
+order. A trial is final if it was done, failed for good, was stopped by hand or by the scheduler, or
+reached a criterion that still holds. All others are taken up again from their last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from asynctune import events as ev
+from asynctune.errors import MetricMissing, SpecMismatch
+from asynctune.judge import Judge
+from asynctune.live import LiveTrial
+from asynctune.outline import differences
+from asynctune.state import ExperimentState, stored_state
+from asynctune.stored import StoredJournal
+from asynctune.trial import Status, StopReason, Trial
+
+_INTERRUPTED = frozenset({StopReason.CANCELLED, StopReason.TIME_BUDGET, StopReason.EXPERIMENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier drivers left.
+
+    Args:
+        stored: Their journal, read to its end.
+        started: The first record.
+        epoch: How many drivers there were.
+        last_ends: Trial -> the place of its last ``TrialEnded``.
+        seconds: How long they worked.
+        ended_well: Whether the last of them wrote down its end.
+        lost_track: The trials of which something was written since the last driver started, if it
+            did not end well: their logs may lack rows.
+    """
+
+    stored: StoredJournal
+    started: ev.RunStarted
+    epoch: int
+    last_ends: dict[str, int]
+    seconds: float
+    ended_well: bool
+    lost_track: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """What becomes of a trial that is not final.
+
+    Args:
+        trial: The trial.
+        verdict: Why it ends at once: that was decided, or would have been, before its driver died.
+        reopened: What has to be written down first, or None.
+        notice: What the user should know, or "".
+    """
+
+    trial: LiveTrial
+    verdict: StopReason | None = None
+    reopened: ev.TrialReopened | None = None
+    notice: str = ""
+
+
+@dataclass(slots=True)
+class _Reading:
+    epoch: int = 0
+    seconds: float = 0.0
+    since: float = 0.0
+    latest: float = 0.0
+    ended: bool = True
+    touched: set[str] = field(default_factory=set)
+    last_ends: dict[str, int] = field(default_factory=dict)
+    first: ev.RunStarted | None = None
+
+    def take(self, event: ev.Event, place: int) -> None:
+        if isinstance(event, ev.RunStarted):
+            self._close(max(0.0, self.latest - self.since))
+            self.first = self.first or event
+            self.epoch += 1
+            self.since = self.latest = event.started_at
+            self.ended = False
+            self.touched.clear()
+        elif isinstance(event, ev.RunEnded):
+            self._close(event.seconds)
+            self.ended = True
+        else:
+            self.touched.add(event.trial_id)
+            moment = getattr(event, "wall_time", None)
+            if isinstance(event, ev.Reported):
+                moment = event.row.get("timestamp")
+            if isinstance(moment, int | float):
+                self.latest = max(self.latest, moment)
+            if isinstance(event, ev.TrialEnded):
+                self.last_ends[event.trial_id] = place
+
+    def _close(self, seconds: float) -> None:
+        if not self.ended:
+            self.seconds += seconds
+
+
+def read_past(stored: StoredJournal, directory: str) -> Past:
+    """Read a journal from its beginning to its end, and see that it makes sense.
+
+    Raises:
+        ExperimentCorrupt: It does not.
+    """
+    state = stored_state(directory, stored.read_rows)
+    reading = _Reading()
+
+    def take(event: ev.Event, place: int) -> None:
+        state.apply(event, place)
+        reading.take(event, place)
+
+    stored.replay(take)
+    seconds = reading.seconds
+    if not reading.ended:
+        seconds += max(0.0, reading.latest - reading.since)
+    assert reading.first is not None, "a journal without its first record does not exist"
+    return Past(
+        stored=stored,
+        started=reading.first,
+        epoch=reading.epoch,
+        last_ends=reading.last_ends,
+        seconds=seconds,
+        ended_well=reading.ended,
+        lost_track=frozenset() if reading.ended else frozenset(reading.touched),
+    )
+
+
+def check_spec(past: Past, now: ev.RunStarted, *, seed_given: bool) -> None:
+    """Refuse to go on with another space or objective.
+
+    Args:
+        past: What is continued.
+        now: What it is continued with.
+        seed_given: Whether the seed is the user's.
+
+    Raises:
+        SpecMismatch: The message lists what differs.
+    """
+    before = past.started
+    found = differences(before.space, now.space)
+    for name in ("metric", "mode"):
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new:
+            found.append(f"{name} was {old!r} and is {new!r}")
+    if seed_given and before.seed != now.seed:
+        found.append(f"seed was {before.seed} and is {now.seed}")
+    if found:
+        raise SpecMismatch(
+            f"the experiment {before.name!r} began with something else: {'; '.join(found)}. Give it "
+            "what it began with, or choose another name (num_samples, stop and time_budget_s may change)"
+        )
+
+
+class Replay:
+    """Replays a journal into the state of a new run.
+
+    Args:
+        past: What is continued.
+        state: The state of the new run, empty.
+        judge: Its judge, who has heard of nothing yet.
+        errored: Whether failed trials are tried again.
+        exports: Whether trials are exported at their end.
+    """
+
+    def __init__(
+        self,
+        past: Past,
+        state: ExperimentState[LiveTrial],
+        judge: Judge,
+        *,
+        errored: bool,
+        exports: bool,
+    ) -> None:
+        self._past = past
+        self._state = state
+        self._judge = judge
+        self._errored = errored
+        self._exports = exports
+        self._failed_for_good: set[str] = set()
+        self._final: set[str] = set()
+        self._notices: dict[str, str] = {}
+        self.dropped: dict[str, list[str]] = {}
+        """Trial -> checkpoints that the last driver said nothing needs; it may not have removed them."""
+
+    def run(self) -> None:
+        """Replay everything. Takes a while, and runs the user's stopper and scheduler."""
+        for place, event in self._past.stored.events():
+            self._state.apply(event, place)
+            if not isinstance(event, ev.RunStarted | ev.RunEnded):
+                self._tell(event, place, self._state.trials[event.trial_id])
+            elif isinstance(event, ev.RunStarted):
+                self.dropped.clear()
+
+    def taken_up(self, now: float) -> Iterator[TakenUp]:
+        """Yield every trial that is not final, in the order in which they were drawn.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        for trial in list(self._state.trials.values()):
+            if trial.trial_id in self._final:
+                if trial.trial_id in self._notices:
+                    yield TakenUp(trial, notice=self._notices[trial.trial_id])
+                continue
+            failed = trial.trial_id in self._failed_for_good and not self._errored
+            verdict = StopReason.FAILED if failed else trial.verdict
+            at_once = failed or not (trial.status.is_final or self._can_export(trial))
+            if verdict is not None and at_once:
+                yield TakenUp(trial, verdict=verdict)
+                continue
+            if not trial.is_rebuildable:
+                yield TakenUp(trial, verdict=StopReason.CANCELLED, notice=_not_rebuildable(trial))
+                continue
+            because = self._because(trial)
+            if because is None:
+                yield TakenUp(trial)
+                continue
+            sequence = trial.checkpoint.sequence if trial.checkpoint else -1
+            notice = ""
+            if trial.checkpoint is None and trial.num_results and trial.status is Status.RUNNING:
+                notice = f"{trial.name} has no checkpoint, and begins again"
+            attempt = trial.attempt + (trial.started_at is not None)
+            event = ev.TrialReopened(trial.trial_id, attempt, because, sequence, now)
+            yield TakenUp(trial, reopened=event, notice=notice)
+
+    def _tell(self, event: ev.Event, place: int, trial: LiveTrial) -> None:
+        match event:
+            case ev.TrialAdded():
+                self._judge.added(trial)
+            case ev.Reported():
+                try:
+                    trial.judged(self._judge.result(trial))
+                except MetricMissing:  # what ended the run then; the trainable may be mended since
+                    trial.judged(None)
+            case ev.TrialFailed() if not event.again:
+                self._failed_for_good.add(trial.trial_id)
+            case ev.TrialReopened():
+                self._failed_for_good.discard(trial.trial_id)
+            case ev.CheckpointDropped():
+                dropped = self.dropped.setdefault(trial.trial_id, [])
+                dropped.append(trial.path_of(event.path))
+            case ev.TrialEnded() if self._past.last_ends[trial.trial_id] == place:
+                if self._is_final(trial):
+                    self._final.add(trial.trial_id)
+                    self._judge.ended(trial)
+
+    def _is_final(self, trial: LiveTrial) -> bool:
+        """Tell whether a trial that has ended stays so; note why, where that may surprise."""
+        verdict = trial.verdict
+        if trial.status is Status.ERROR:
+            final = not self._errored
+        elif trial.stop_reason in _INTERRUPTED:
+            final = verdict is not None  # at its last row it would have ended by itself
+        elif trial.stop_reason is StopReason.CRITERION:
+            final = verdict is not None or not trial.num_results
+        else:
+            final = True
+        if final:
+            return True
+        if not trial.is_rebuildable:
+            self._notices[trial.trial_id] = _not_rebuildable(trial)
+            return True
+        if trial.checkpoint is None and trial.num_results and trial.status is not Status.ERROR:
+            self._notices[trial.trial_id] = (
+                f"{trial.name} stays ended ({trial.stop_reason}): it has no checkpoint to go on from"
+            )
+            return True
+        return False
+
+    def _can_export(self, trial: LiveTrial) -> bool:
+        """Tell whether a trial whose driver died before its export can be exported yet."""
+        checkpoint = trial.checkpoint
+        return (
+            self._exports and checkpoint is not None and checkpoint.sequence == trial.last_sequence
+        )
+
+    def _because(self, trial: Trial) -> str | None:
+        """Say what had become of a trial; None if it waits for a slot anyway."""
+        if trial.status is Status.PENDING:
+            return None
+        if trial.status is Status.ERROR:
+            return "it had failed, and resume is 'errored'"
+        if trial.status is Status.TERMINATED:
+            return f"it had ended ({trial.stop_reason})"
+        return "its driver died"
+
+
+def _not_rebuildable(trial: Trial) -> str:
+    return (
+        f"{trial.name} is not taken up again: its configuration was given by hand and holds objects, "
+        "which no journal can"
+    )

@@ -1,0 +1,194 @@
+"""A file layer that fails, crashes or forgets: what a disk, a kill and a power cut do to an experiment.
+
+Hand it to a run with :func:`using`::
+
+    with using(FaultyFiles(crash_at=17)) as files, pytest.raises(Crash):
+        await tune.run(train, executor=executor, name="x")
+
+It counts every call of :class:`asynctune.files.Files`. Only code of this process goes through it, so use
+an ``InlineExecutor``: then the commits of checkpoints do, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asynctune import files as _files
+from asynctune.files import AnyPath, Files
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Files)
+
+
+class Crash(BaseException):
+    """The process has died, as far as its files are concerned: no call gets through any more."""
+
+
+@contextmanager
+def using(files: F) -> Iterator[F]:
+    """Let the runs that start in this block use a file layer."""
+    token = _files.current.set(files)
+    try:
+        yield files
+    finally:
+        _files.current.reset(token)
+
+
+class FaultyFiles(Files):
+    """Counts calls, and lets one or more of them go wrong.
+
+    Args:
+        fail_at: The number of the call that fails, from 1; None: none.
+        error: What it fails with, such as ``errno.ENOSPC``.
+        persistent: Whether all that follow fail, too.
+        crash_at: The number of the call before which the process dies; None: it does not.
+
+    Attributes:
+        calls: The names of the calls so far.
+        fired: Whether anything has gone wrong.
+    """
+
+    __slots__ = ("_crash_at", "_error", "_fail_at", "_lock", "_persistent", "calls", "fired")
+
+    def __init__(
+        self,
+        *,
+        fail_at: int | None = None,
+        error: int = 0,
+        persistent: bool = False,
+        crash_at: int | None = None,
+    ) -> None:
+        self._fail_at = fail_at
+        self._error = error
+        self._persistent = persistent
+        self._crash_at = crash_at
+        self._lock = threading.Lock()  # calls come from the loop and from threads
+        self.calls: list[str] = []
+        self.fired = False
+
+    def _call(self, name: str, function: Callable[..., T], *args: Any) -> T:
+        with self._lock:
+            self.calls.append(name)
+            number = len(self.calls)
+            if self._crash_at is not None and number >= self._crash_at:
+                self.fired = True
+                raise Crash(f"before call {self._crash_at}")
+            failing = self._fail_at is not None and (
+                number == self._fail_at or (self._persistent and number > self._fail_at)
+            )
+            if failing:
+                self.fired = True
+                raise OSError(self._error, os.strerror(self._error))
+        return function(*args)
+
+    def open(self, path: AnyPath, flags: int, mode: int = 0o600) -> int:
+        return self._call("open", super().open, path, flags, mode)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        return self._call("write", super().write, descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        self._call("truncate", super().truncate, descriptor, size)
+
+    def datasync(self, descriptor: int) -> None:
+        self._call("datasync", _nothing)  # no real disk is asked: there are thousands of these
+
+    def close(self, descriptor: int) -> None:
+        super().close(
+            descriptor
+        )  # never a fault: a descriptor that stays open is another test's matter
+
+    def sync_directory(self, path: AnyPath) -> None:
+        self._call("sync_directory", _nothing)
+
+    def make_directory(self, path: AnyPath) -> None:
+        self._call("make_directory", super().make_directory, path)
+
+    def rename(self, source: AnyPath, target: AnyPath) -> None:
+        self._call("rename", super().rename, source, target)
+
+    def unlink(self, path: AnyPath) -> None:
+        self._call("unlink", super().unlink, path)
+
+    def remove_tree(self, path: AnyPath) -> None:
+        with contextlib.suppress(OSError):  # the real one does what it can, and says nothing
+            self._call("remove_tree", super().remove_tree, path)
+
+
+def _nothing() -> None:
+    pass
+
+
+class ForgetfulFiles(FaultyFiles):
+    """Knows what a power cut would leave: the contents and the names that were synced, and nothing else.
+
+    The harshest disk that the rules allow: what is not synced is gone, whatever came later.
+
+    Args:
+        root: The directory that is there before anything happens.
+        crash_at: As for :class:`FaultyFiles`.
+    """
+
+    __slots__ = ("_contents", "_held", "_names", "_root")
+
+    def __init__(self, root: AnyPath, *, crash_at: int | None = None) -> None:
+        super().__init__(crash_at=crash_at)
+        self._root = Path(root)
+        self._contents: dict[int, bytes] = {}  # inode -> what was synced
+        self._names: dict[int, dict[str, tuple[int, bool]]] = {}  # directory -> name -> inode
+        self._held: dict[
+            int, int
+        ] = {}  # inode -> a descriptor, so that its number is not used again
+        self._remember_names(self._root)
+
+    def datasync(self, descriptor: int) -> None:
+        super().datasync(descriptor)
+        with self._lock:
+            inode = os.fstat(descriptor).st_ino
+            with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+                self._contents[inode] = file.read()
+            self._hold(inode, f"/proc/self/fd/{descriptor}")
+
+    def sync_directory(self, path: AnyPath) -> None:
+        super().sync_directory(path)
+        with self._lock:
+            self._remember_names(Path(path))
+
+    def after_power_loss(self, target: AnyPath) -> None:
+        """Write what is left after a power cut to a directory that does not exist yet."""
+        with self._lock:
+            self._write(self._root.stat().st_ino, Path(target))
+
+    def release(self) -> None:
+        """Close what was held open."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def _remember_names(self, directory: Path) -> None:
+        inode = directory.stat().st_ino
+        self._hold(inode, directory)
+        names = {}
+        for entry in os.scandir(directory):
+            there = entry.stat(follow_symlinks=False).st_ino
+            names[entry.name] = (there, entry.is_dir(follow_symlinks=False))
+            self._hold(there, entry.path)
+        self._names[inode] = names
+
+    def _hold(self, inode: int, path: AnyPath) -> None:
+        if inode not in self._held:
+            self._held[inode] = os.open(path, os.O_RDONLY)
+
+    def _write(self, inode: int, target: Path) -> None:
+        target.mkdir()
+        for name, (there, is_directory) in self._names.get(inode, {}).items():
+            if is_directory:
+                self._write(there, target / name)
+            else:
+                (target / name).write_bytes(self._contents.get(there, b""))

@@ -1,0 +1,137 @@
+"""Drivers that are killed at a byte of their journal, by SIGKILL and for real.
+
+A small process without threads imports the experiment once and forks a driver for each kill::
+
+    with Drivers("my_module:main") as drivers:
+        drivers.run("/tmp/experiment", kill_at=1234)   # dies when the journal has 1,234 bytes
+        drivers.run("/tmp/experiment")                 # goes on, to the end
+
+``main(directory)`` is an ``async def`` that runs, or resumes, the experiment in a directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from asynctune import files as _files
+from asynctune.files import AnyPath, Files
+from asynctune.stored import FILE_NAME
+
+
+class KillAtByte(Files):
+    """Kills this process in the middle of the write that brings the journal to a size.
+
+    Args:
+        at: The size in bytes; what comes up to it is written.
+    """
+
+    __slots__ = ("_at", "_journal")
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self._journal = -1
+
+    def open(self, path: AnyPath, flags: int, mode: int = 0o600) -> int:
+        descriptor = super().open(path, flags, mode)
+        if os.path.basename(path) == FILE_NAME and flags & os.O_APPEND:
+            self._journal = descriptor
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if descriptor == self._journal:
+            room = self._at - os.fstat(descriptor).st_size
+            if room < len(data):
+                super().write(descriptor, data[: max(0, room)])
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().write(descriptor, data)
+
+
+class Drivers:
+    """Runs an experiment in processes of its own, as often as it is told.
+
+    Args:
+        target: ``"module:function"``; the function is given the directory.
+        path: Directories where the module is looked for, beside those of this process.
+        stderr: Where errors of the drivers go; a file object or number, by default nowhere.
+    """
+
+    def __init__(self, target: str, path: Sequence[str] = (), stderr: int | None = None) -> None:
+        given = json.dumps([*path, *filter(None, sys.path)])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "asynctune.testing.kills", target, given],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            text=True,
+        )
+
+    def run(self, directory: AnyPath, kill_at: int | None = None) -> int:
+        """Run a driver to its end.
+
+        Args:
+            directory: What the function is given.
+            kill_at: The size of the journal at which it is killed; None: not at all.
+
+        Returns:
+            Its wait status as :func:`os.waitstatus_to_exitcode` gives it; -9 after a kill.
+
+        Raises:
+            EOFError: The process that forks drivers has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([os.fspath(directory), kill_at]), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise EOFError(f"no driver could be started: {self._process.wait()}")
+        return int(answer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+def _serve(target: str, path: list[str]) -> None:
+    sys.path[:] = path
+    module, _, function = target.partition(":")
+    main = getattr(importlib.import_module(module), function)
+    importlib.import_module("asynctune.tuning")
+    for line in sys.stdin:
+        directory, kill_at = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.close(0)
+                os.dup2(2, 1)
+                if kill_at is not None:
+                    _files.current.set(KillAtByte(kill_at))
+                asyncio.run(main(directory))
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], json.loads(sys.argv[2]))

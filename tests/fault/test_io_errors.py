@@ -1,0 +1,64 @@
+"""A call of the system fails, once or from then on: the right error, nothing lost, and it goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from simulated import CONTROL, exists, experiment, rows_of, undisturbed
+
+import asynctune as tune
+from asynctune.errors import StorageError, StorageFull, TrialError
+from asynctune.testing.faults import FaultyFiles, using
+from asynctune.testing.ledger import Ledger
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
+LONG = os.environ.get("ASYNCTUNE_LONG_PROOFS") == "1"
+
+
+def is_documented(error, name):
+    """A journal that fails ends the run; a checkpoint that fails is its trial's failure."""
+    if isinstance(error, TrialError):
+        causes = [error, *error.failures.values()]
+        return all(isinstance(cause.__cause__, StorageError) for cause in causes)
+    if name in ("ENOSPC", "EDQUOT"):
+        return isinstance(error, StorageFull)
+    return isinstance(error, StorageError)
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["once", "from then on"])
+@pytest.mark.parametrize("name", ERRORS)
+async def test_a_call_that_fails_is_told_by_its_own_error_and_loses_nothing(
+    name, persistent, tmp_path
+):
+    call, fired, errors = 0, True, 0
+    step = 1 if LONG else 3  # the short form takes every third call, of each of the five errors
+    offset = ERRORS.index(name) % step
+    while fired:
+        call += step
+        parent, ledger = tmp_path / f"at-{call}", tmp_path / f"ledger-{call}"
+        faults = FaultyFiles(
+            fail_at=call - offset, error=getattr(errno, name), persistent=persistent
+        )
+        error = None
+        with using(faults):
+            try:
+                await experiment(parent, ledger)
+            except tune.TuneError as exc:
+                error = exc
+        fired = faults.fired
+        if error is not None:
+            errors += 1
+            assert is_documented(error, name), (call, faults.calls[call - 1], repr(error))
+        if not exists(parent):
+            assert Ledger(ledger).entries() == set()
+        else:
+            balance = Ledger(ledger).compare(tune.Analysis(parent / "simulated"))
+            assert (balance.lost, balance.doubled) == ((), ())
+        resume = "errored" if exists(parent) else "AUTO"
+        analysis = await undisturbed(parent, ledger, resume=resume)
+        assert rows_of(analysis) == CONTROL, (call, repr(error))
+    assert errors > 10
