@@ -60,11 +60,13 @@ def check(directory: str) -> None:
     """
     if not stat.S_ISDIR(os.lstat(directory).st_mode):
         raise UnsafePath(f"{directory} is not a directory; an experiment cannot be resumed there")
-    for entry in os.scandir(directory):
-        _check_entry(entry)
-        if entry.is_dir(follow_symlinks=False):
-            for inner in os.scandir(entry.path):
-                _check_entry(inner)
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            _check_entry(entry)
+            if entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry.path) as inner:
+                    for file in inner:
+                        _check_entry(file)
 
 
 def remove_leftovers(

@@ -126,11 +126,8 @@ def _take_over(
 
 def _missing(plan: Plan) -> ConfigError:
     parent = os.path.dirname(plan.directory)
-    there = sorted(
-        entry.name
-        for entry in (os.scandir(parent) if os.path.isdir(parent) else ())
-        if os.path.isfile(os.path.join(entry.path, FILE_NAME))
-    )
+    names = os.listdir(parent) if os.path.isdir(parent) else ()
+    there = sorted(name for name in names if os.path.isfile(os.path.join(parent, name, FILE_NAME)))
     known = f"; there are {', '.join(there[-10:])}" if there else ", nor any other"
     return ConfigError(
         f"resume={str(plan.options.resume)!r} was asked for, but {parent} has no experiment "

@@ -181,6 +181,7 @@ class Replay:
         self._errored = errored
         self._exports = exports
         self._failed_for_good: set[str] = set()
+        self._unjudged: set[str] = set()  # their newest row lacks a metric
         self._final: set[str] = set()
         self._notices: dict[str, str] = {}
         self.dropped: dict[str, list[str]] = {}
@@ -234,8 +235,10 @@ class Replay:
             case ev.Reported():
                 try:
                     trial.judged(self._judge.result(trial))
+                    self._unjudged.discard(trial.trial_id)
                 except MetricMissing:  # what ended the run then; the trainable may be mended since
                     trial.judged(None)
+                    self._unjudged.add(trial.trial_id)
             case ev.TrialFailed() if not event.again:
                 self._failed_for_good.add(trial.trial_id)
             case ev.TrialReopened():
@@ -264,7 +267,8 @@ class Replay:
         if not trial.is_rebuildable:
             self._notices[trial.trial_id] = _not_rebuildable(trial)
             return True
-        if trial.checkpoint is None and trial.num_results and trial.status is not Status.ERROR:
+        begins_again = trial.status is Status.ERROR or trial.trial_id in self._unjudged
+        if trial.checkpoint is None and trial.num_results and not begins_again:
             self._notices[trial.trial_id] = (
                 f"{trial.name} stays ended ({trial.stop_reason}): it has no checkpoint to go on from"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import pytest
 from simulated import CONTROL, exists, experiment, rows_of, undisturbed
@@ -16,7 +15,6 @@ from asynctune.testing.ledger import Ledger
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
-LONG = os.environ.get("ASYNCTUNE_LONG_PROOFS") == "1"
 
 
 def is_documented(error, name):
@@ -32,10 +30,10 @@ def is_documented(error, name):
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("name", ERRORS)
 async def test_a_call_that_fails_is_told_by_its_own_error_and_loses_nothing(
-    name, persistent, tmp_path
+    name, persistent, tmp_path, is_long
 ):
     call, fired, errors = 0, True, 0
-    step = 1 if LONG else 3  # the short form takes every third call, of each of the five errors
+    step = 1 if is_long else 3  # the short form takes every third call, of each of the five errors
     offset = ERRORS.index(name) % step
     while fired:
         call += step

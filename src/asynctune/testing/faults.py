@@ -175,10 +175,11 @@ class ForgetfulFiles(FaultyFiles):
         inode = directory.stat().st_ino
         self._hold(inode, directory)
         names = {}
-        for entry in os.scandir(directory):
-            there = entry.stat(follow_symlinks=False).st_ino
-            names[entry.name] = (there, entry.is_dir(follow_symlinks=False))
-            self._hold(there, entry.path)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                there = entry.stat(follow_symlinks=False).st_ino
+                names[entry.name] = (there, entry.is_dir(follow_symlinks=False))
+                self._hold(there, entry.path)
         self._names[inode] = names
 
     def _hold(self, inode: int, path: AnyPath) -> None:

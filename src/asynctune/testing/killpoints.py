@@ -1,0 +1,142 @@
+"""Kills drivers at points spread over the bytes of their journals, and counts what that did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asynctune.analysis import ExperimentAnalysis
+from asynctune.stored import FILE_NAME, StoredJournal
+from asynctune.testing.kills import Drivers
+from asynctune.testing.ledger import Ledger
+from asynctune.trial import Status
+
+_SPREAD = 7919  # a prime: the points of one experiment lie between those of another
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What came of a number of kills.
+
+    Args:
+        kills: How many drivers were killed.
+        shown: How many results they had shown before.
+        lost: Those of which the experiment did not know after a kill.
+        doubled: Rows that it had twice.
+        unequal: Experiments whose rows were others in the end than without any kill.
+        unfinished: Trials that could not be brought to their end.
+        tails: Kills that left a record half written.
+    """
+
+    kills: int = 0
+    shown: int = 0
+    lost: int = 0
+    doubled: int = 0
+    unequal: int = 0
+    unfinished: int = 0
+    tails: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.lost or self.doubled or self.unequal or self.unfinished)
+
+    def __add__(self, other: Count) -> Count:
+        return Count(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The experiment that is killed.
+
+    Args:
+        target: ``"module:function"``, as :class:`~asynctune.testing.kills.Drivers` takes it.
+        name: The directory of the experiment in the one that the function is given.
+        ledger: Gives the ledger of such a directory.
+        rows: What the experiment has come to; the same whenever it ends undisturbed.
+    """
+
+    target: str
+    name: str
+    ledger: Callable[[Path], Ledger]
+    rows: Callable[[ExperimentAnalysis], Any]
+
+
+def kill_points(
+    experiment: Experiment, folder: Path, count: int, path: list[str], step: int = 1500
+) -> Count:
+    """Kill so many drivers; each experiment is killed every ``step`` bytes until it ends by itself.
+
+    Args:
+        experiment: What is run.
+        folder: An empty directory.
+        count: How many kills.
+        path: Where its module is looked for.
+        step: How much further a driver gets than the one before, in bytes of the journal, on average.
+    """
+    total = Count()
+    with Drivers(experiment.target, path) as drivers:
+        control = folder / "control"
+        control.mkdir()
+        assert drivers.run(control) == 0, "the experiment does not even run undisturbed"
+        wanted = experiment.rows(ExperimentAnalysis.from_disk(control / experiment.name))
+        setting = _Setting(experiment, drivers, wanted, step)
+        number = 0
+        while total.kills < count:
+            number += 1
+            place = folder / f"{number}"
+            place.mkdir()
+            total += _one(setting, place, number, count - total.kills)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What all experiments of a count have in common."""
+
+    experiment: Experiment
+    drivers: Drivers
+    wanted: Any
+    step: int
+
+
+def _one(setting: _Setting, place: Path, number: int, most: int) -> Count:
+    """Kill the drivers of one experiment until it is done; then compare."""
+    experiment, drivers, step = setting.experiment, setting.drivers, setting.step
+    total, journal = Count(), place / experiment.name / FILE_NAME
+    at = (number * _SPREAD) % step
+    while total.kills < most:
+        code = drivers.run(place, kill_at=at)
+        if code == 0:
+            break
+        assert code == -9, f"a driver ended by itself with {code}"
+        total += _after_a_kill(experiment, place, journal)
+        size = journal.stat().st_size if journal.exists() else 0
+        at = size + 1 + (at * _SPREAD + number) % (2 * step)
+    code = drivers.run(place)
+    analysis = ExperimentAnalysis.from_disk(place / experiment.name)
+    balance = experiment.ledger(place).compare(analysis)
+    return total + Count(
+        shown=balance.shown,
+        lost=len(balance.lost),
+        doubled=len(balance.doubled),
+        unequal=int(code != 0 or experiment.rows(analysis) != setting.wanted),
+        unfinished=sum(trial.status is not Status.TERMINATED for trial in analysis.trials),
+    )
+
+
+def _after_a_kill(experiment: Experiment, place: Path, journal: Path) -> Count:
+    ledger, stored = experiment.ledger(place), StoredJournal(journal)
+    if not stored.exists():
+        return Count(kills=1, lost=len(ledger.entries()))
+    balance = ledger.compare(ExperimentAnalysis.from_disk(place / experiment.name))
+    for _ in stored.events():
+        pass
+    return Count(
+        kills=1,
+        lost=len(balance.lost),
+        doubled=len(balance.doubled),
+        tails=int(stored.end < journal.stat().st_size),
+    )
