@@ -223,10 +223,12 @@ class Waits(Counts):
 async def cancelled_while_it_waits(**arguments):
     Waits.waiting = asyncio.Event()
     given = {"name": "again", "verbose": 0, "grace_s": 0.1}
-    async with InlineExecutor(2) as pool:
-        async with tune.start(Waits, executor=pool, **given | arguments) as experiment:
-            await Waits.waiting.wait()
-            await experiment.aclose()
+    async with (
+        InlineExecutor(2) as pool,
+        tune.start(Waits, executor=pool, **given | arguments) as experiment,
+    ):
+        await Waits.waiting.wait()
+        await experiment.aclose()
 
 
 async def test_a_cancelled_trial_goes_on_from_its_last_commit():
