@@ -1,0 +1,144 @@
+"""Torn ends are cut off, damage is refused with its place, and repair keeps what is good."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from simulated import CONTROL, rows_of, undisturbed
+
+import asynctune as tune
+from asynctune import cli
+from asynctune.errors import ExperimentCorrupt
+from asynctune.stored import StoredJournal, record
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """An experiment that has ended, and its journal."""
+    import asyncio
+
+    asyncio.run(undisturbed(tmp_path, tmp_path / "ledger"))
+    return tmp_path / "simulated" / "journal"
+
+
+def events_of(path):
+    return [event for _, event in StoredJournal(path).events()]
+
+
+def test_any_cut_leaves_a_beginning_and_only_a_record_that_is_whole_counts(whole, is_long):
+    data, known = whole.read_bytes(), events_of(whole)
+    ends = [*[place for place, _ in StoredJournal(whole).events()][1:], len(data)]
+    for size in range(0, len(data) + 1, 1 if is_long else 3):
+        whole.write_bytes(data[:size])
+        assert events_of(whole) == known[: sum(end <= size for end in ends)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.slow
+async def test_after_any_of_the_last_cuts_it_goes_on_to_the_same_end(whole, tmp_path):
+    data = whole.read_bytes()
+    for size in range(len(data) - 300, len(data), 3):
+        parent = tmp_path / f"cut-{size}"
+        shutil.copytree(whole.parent, parent / "simulated")
+        (parent / "simulated" / "journal").write_bytes(data[:size])
+        assert rows_of(await undisturbed(parent, parent / "ledger")) == CONTROL
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_flipped_bit_gives_another_error_or_fewer_events_in_silence(whole, is_long):
+    data, known = whole.read_bytes(), events_of(whole)
+    last = [place for place, _ in StoredJournal(whole).events()][-1]
+    for position in range(0, len(data), 1 if is_long else 5):
+        for bit in range(8) if is_long else (position % 8,):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << bit
+            whole.write_bytes(flipped)
+            events, offset = [], 0
+            try:
+                events = events_of(whole)
+            except ExperimentCorrupt as exc:
+                offset = exc.offset
+            if not events:
+                assert offset is not None
+                assert offset <= position
+            else:
+                assert events == known[:-1], f"bit {bit} of byte {position}"
+                assert position >= last, "only the last record can be taken for a torn one"
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 4096, b"garbage", b"\n\n", b"00000010 "])
+def test_what_is_no_record_behind_the_last_one_is_no_event(rest, whole):
+    known = events_of(whole)
+    with whole.open("ab") as file:
+        file.write(rest)
+    assert events_of(whole) == known
+
+
+def damages(data, places):
+    second, third = data[places[1] : places[2]], data[places[2] : places[3]]
+    head, tail = data[: places[1]], data[places[3] :]
+    return {
+        "a record is gone in the middle of a line": head + second[:-9] + third + tail,
+        "zeros": head + b"\0" * len(second) + third + tail,
+        "a block comes twice": head + second + second + third + tail,
+        "a kind without its fields": head + record(b'{"kind":"reported"}') + second + third + tail,
+        "deep": head + record(b"[" * 100_000 + b"]" * 100_000) + second + third + tail,
+        "another newline": head + second[:-1] + b"x" + third + tail,
+    }
+
+
+@pytest.mark.parametrize("name", list(damages(b"", [0] * 4)))
+def test_damage_is_refused_with_its_place_and_repair_keeps_the_good_beginning(name, whole, capsys):
+    data = whole.read_bytes()
+    places = [place for place, _ in StoredJournal(whole).events()]
+    damaged = damages(data, places)[name]
+    whole.write_bytes(damaged)
+    experiment = str(whole.parent)
+    with pytest.raises(ExperimentCorrupt, match=r"damaged at byte \d+.*asynctune repair") as caught:
+        tune.Analysis(experiment)
+    assert places[1] <= caught.value.offset <= places[3]
+    assert cli.main(["repair", experiment]) == 0
+    assert "are good and stay" in capsys.readouterr().out
+    assert whole.read_bytes() == damaged[: caught.value.offset]
+    assert Path(f"{whole}.cut-0").read_bytes() == damaged[caught.value.offset :]
+    tune.Analysis(experiment)
+    assert cli.main(["repair", experiment]) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+
+
+def test_repair_refuses_what_has_nothing_good_and_what_somebody_runs(whole, capsys):
+    from asynctune.files import Files
+    from asynctune.lock import ExperimentLock
+
+    lock = ExperimentLock(str(whole.parent), Files())
+    lock.acquire()
+    assert cli.main(["repair", str(whole.parent)]) == 1
+    assert "is being run by process" in capsys.readouterr().err
+    lock.release()
+    data = whole.read_bytes()
+    whole.write_bytes(b"x" + data[1:])
+    assert cli.main(["repair", str(whole.parent)]) == 1
+    assert "nothing can be kept" in capsys.readouterr().err
+    assert whole.read_bytes() == b"x" + data[1:]
+    assert cli.main(["repair", "/nowhere"]) == 1
+    assert "is no experiment" in capsys.readouterr().err
+
+
+def test_a_newer_format_is_refused_by_name_and_never_repaired(whole, capsys):
+    first, *rest = whole.read_bytes().splitlines(keepends=True)
+    newer = (
+        first[18:-1].replace(b'"format":1', b'"format":9').replace(b'"version":"', b'"version":"9.')
+    )
+    whole.write_bytes(record(newer) + b"".join(rest))
+    with pytest.raises(ExperimentCorrupt, match=r"format 9, written by asynctune 9\..*upgrade"):
+        tune.Analysis(whole.parent)
+    assert cli.main(["repair", str(whole.parent)]) == 1
+    assert "upgrade asynctune" in capsys.readouterr().err
+
+
+def test_show_lists_the_trials(whole, capsys):
+    assert cli.main(["show", str(whole.parent)]) == 0
+    assert "4 trials: 4 TERMINATED" in capsys.readouterr().out
