@@ -25,29 +25,66 @@ class Cancelled:
     left: frozenset[asyncio.Task[Any]]
 
 
-async def cancelled_at(start: Callable[[], Awaitable[Any]], tick: int) -> Cancelled:
+class TickLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, which counts its turns and can be told to do something before one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticks = 0
+        self._before: tuple[int, Callable[[], object]] | None = None
+
+    def before(self, tick: int, function: Callable[[], object]) -> None:
+        """Call something before the turn of this number."""
+        self._before = tick, function
+
+    def _run_once(self) -> None:
+        if self._before is not None and self.ticks >= self._before[0]:
+            _, function = self._before
+            self._before = None
+            function()
+        self.ticks += 1
+        super()._run_once()  # type: ignore[misc] # asyncio's own, which typeshed leaves out
+
+
+async def cancelled_at(start: Callable[[], Awaitable[Any]], tick: int | None) -> Cancelled:
     """Start something in a task, and cancel it after so many turns of the event loop.
+
+    In a :class:`TickLoop` these are the turns that the loop takes by itself. Any other loop is kept
+    turning meanwhile, so that many turns come while a thread or process works.
 
     Args:
         start: Gives what is awaited.
-        tick: How many turns.
+        tick: How many turns; None: it is not cancelled.
     """
 
     async def run() -> Any:
         return await start()
 
-    before = asyncio.all_tasks()
-    task = asyncio.create_task(run())
-    ticks = 0
-    while ticks < tick and not task.done():
-        await asyncio.sleep(0)
-        ticks += 1
-    finished = task.done()
-    task.cancel()
-    await asyncio.wait([task])
+    loop, before = asyncio.get_running_loop(), asyncio.all_tasks()
+    task = loop.create_task(run())
+    if isinstance(loop, TickLoop):
+        first, in_time = loop.ticks, list[bool]()
+        if tick is not None:
+            loop.before(first + tick, lambda: in_time.append(task.cancel()))
+        await asyncio.wait([task])
+        loop.before(0, lambda: None)
+        ticks, finished = loop.ticks - first, in_time != [True]
+    else:
+        ticks = await _turn(task, tick)
+        finished = task.done()
+        task.cancel()
+        await asyncio.wait([task])
     error: BaseException | None
     try:
         error = task.exception()
     except asyncio.CancelledError as exc:
         error = exc
     return Cancelled(ticks, finished, error, frozenset(asyncio.all_tasks() - before))
+
+
+async def _turn(task: asyncio.Task[Any], most: int | None) -> int:
+    ticks = 0
+    while not task.done() and (most is None or ticks < most):
+        await asyncio.sleep(0)
+        ticks += 1
+    return ticks
