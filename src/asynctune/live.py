@@ -40,6 +40,7 @@ class LiveTrial(Trial):
         self._judged: tuple[int, StopReason | None] = (-1, None)
         self.left_behind: str | None = None
         self.ended_run: BaseException | None = None
+        self._is_wired = False
         self.scope: anyio.CancelScope
         self.grace: anyio.CancelScope
         self.has_slot: anyio.Event
@@ -51,6 +52,7 @@ class LiveTrial(Trial):
         self.grace = anyio.CancelScope(shield=True)
         self.has_slot = anyio.Event()
         self.is_over = anyio.Event()
+        self._is_wired = True
         if self.status.is_final:
             self.has_slot.set()
             self.is_over.set()
@@ -72,6 +74,10 @@ class LiveTrial(Trial):
                 self.kept.add(self.checkpoint_of(event), flatten(self.last_result))
             case ev.CheckpointDropped() | ev.CheckpointRejected():
                 self.kept.remove(self.path_of(event.path))
+            case ev.TrialEnded() if self._is_wired:
+                # Its task has left both scopes, and its slot is in no doubt any more. They would be a
+                # third of what an ended trial holds, and a run may have many thousands of those.
+                self.grace, self.has_slot = self.scope, self.is_over
 
     def __await__(self) -> Generator[Any, Any, Row]:
         return self._outcome().__await__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -257,6 +258,8 @@ class Trial:
                 self.exported = event.exported
                 self.note = event.note
                 self.ended_at = event.wall_time
+                # All trials report the same names, and each decoded row brought its own copies of them.
+                self.last_result = {sys.intern(key): value for key, value in self.last_result.items()}
                 if self.status is Status.TERMINATED:
                     self.error = None
                     del self._shown[:]

@@ -44,6 +44,7 @@ async def test_after_any_of_the_last_cuts_it_goes_on_to_the_same_end(whole, tmp_
         shutil.copytree(whole.parent, parent / "simulated")
         (parent / "simulated" / "journal").write_bytes(data[:size])
         assert rows_of(await undisturbed(parent, parent / "ledger")) == CONTROL
+        assert rows_of(tune.Analysis(parent / "simulated")) == CONTROL
 
 
 @pytest.mark.slow

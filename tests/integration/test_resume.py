@@ -248,6 +248,25 @@ async def test_without_a_commit_it_stays_ended_with_a_notice(caplog):
     assert "stays ended (cancelled): it has no checkpoint" in caplog.text
 
 
+async def test_a_last_row_that_ends_a_trial_ends_it_without_another_train():
+    class Once(Counts):
+        allowed = 3
+
+        async def _train(self):
+            assert Once.allowed, "nothing is left to train"
+            Once.allowed -= 1
+            return await super()._train()
+
+    first = await run(Once, stop={"n": 3}, checkpoint_freq=2)
+    journal = Path(first.path, "journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b'"trial_ended"' in lines[-2]
+    journal.write_bytes(b"".join(lines[:-2]))  # as if its driver had died right before
+    again = await run(Once, stop={"n": 3}, checkpoint_freq=2, resume=True)
+    assert again.trials[0].stop_reason is StopReason.CRITERION
+    assert [row["n"] for row in again.trials[0].results] == [1, 2, 3]
+
+
 async def test_a_time_budget_counts_what_was_worked_before_and_may_be_raised(tmp_path):
     class Slow(Counts):
         async def _train(self):

@@ -128,7 +128,8 @@ def _nothing() -> None:
 class ForgetfulFiles(FaultyFiles):
     """Knows what a power cut would leave: the contents and the names that were synced, and nothing else.
 
-    The harshest disk that the rules allow: what is not synced is gone, whatever came later.
+    The harshest disk that the rules allow: what is written and not synced is gone, whatever came later,
+    and what is removed is gone at once.
 
     Args:
         root: The directory that is there before anything happens.
@@ -160,6 +161,15 @@ class ForgetfulFiles(FaultyFiles):
         with self._lock:
             self._remember_names(Path(path))
 
+    def unlink(self, path: AnyPath) -> None:
+        super().unlink(path)
+        self._forget_name(Path(path))
+
+    def remove_tree(self, path: AnyPath) -> None:
+        super().remove_tree(path)
+        if not os.path.lexists(path):
+            self._forget_name(Path(path))
+
     def after_power_loss(self, target: AnyPath) -> None:
         """Write what is left after a power cut to a directory that does not exist yet."""
         with self._lock:
@@ -181,6 +191,10 @@ class ForgetfulFiles(FaultyFiles):
                 names[entry.name] = (there, entry.is_dir(follow_symlinks=False))
                 self._hold(there, entry.path)
         self._names[inode] = names
+
+    def _forget_name(self, path: Path) -> None:
+        with self._lock:
+            self._names.get(path.parent.stat().st_ino, {}).pop(path.name, None)
 
     def _hold(self, inode: int, path: AnyPath) -> None:
         if inode not in self._held:
