@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Compiled modules are part of how fast a worker starts, which some tests look at.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow coverage lint bench clean
+.PHONY: demo test slow proof coverage lint bench clean
 
 demo: .venv/examples.stamp  ## tune a neural network on handwritten digits and print the best configuration
 	$(BIN)/python examples/digits.py
@@ -15,6 +15,11 @@ test: .venv/dev.stamp  ## every test that is not marked slow
 
 slow: .venv/dev.stamp  ## the slow tests
 	$(BIN)/python -m pytest -m "slow"
+
+proof: .venv/dev.stamp  ## the long form of every proof of reliability: hours
+	$(BIN)/python -m pytest --long -m "slow" tests/fault tests/property
+	$(BIN)/python benchmarks/orphans.py --count 500
+	$(BIN)/python benchmarks/orphans.py --server --count 200
 
 # Counting slows Python down, so what measures time, cancels at each tick or drives other programs runs without.
 COVERED := tests/unit tests/property tests/contract tests/integration/test_run.py
@@ -31,9 +36,8 @@ lint: .venv/dev.stamp  ## style, types and the direction of imports
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev.stamp  ## every benchmark, one after the other
-	@set -e; for script in benchmarks/*.py; do \
-	  test -e "$$script" || { echo "there are no benchmarks in benchmarks/ yet"; exit 1; }; \
+bench: .venv/dev.stamp  ## every benchmark of speed, one after the other
+	@set -e; for script in benchmarks/t*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script"; \
 	done
 
