@@ -213,7 +213,9 @@ class Runner:
                 await anyio.to_thread.run_sync(progress.resume, self._summary())
             consumers.append(progress)
         if options.log_to_driver:
-            consumers.append(OutputEcho(self.state))
+            echo = OutputEcho(self.state)
+            await anyio.to_thread.run_sync(echo.resume)
+            consumers.append(echo)
         consumers += options.callbacks or ()
         try:
             async with anyio.create_task_group() as services:

@@ -265,10 +265,8 @@ class TrialTask:
         """Save a checkpoint; then, when it is durably known, drop those that nothing needs."""
         trial, run, limit = self._trial, self._run, self._plan.hook_timeout_s
         with self._limit(limit, "hook_timeout_s", "_save"):
-            path = trial.stored_path(await actor.save())
-        iteration = trial.last_result.get(TRAINING_ITERATION)
-        last = trial.next_sequence - 1
-        run.record(ev.Checkpointed(trial.trial_id, trial.attempt, last, path, iteration))
+            path = await actor.save()
+        self._note_checkpoint(path)
         await run.journal.synced()
         surplus = trial.kept.surplus()
         for old in surplus:
@@ -278,6 +276,13 @@ class TrialTask:
             with self._limit(limit, "hook_timeout_s", "delete_checkpoint"):
                 for old in surplus:
                     await self._delete(actor, old)
+
+    def _note_checkpoint(self, path: str) -> None:
+        """Write a complete checkpoint down, as that of the newest row."""
+        trial = self._trial
+        iteration = trial.last_result.get(TRAINING_ITERATION)
+        last, stored = trial.next_sequence - 1, trial.stored_path(path)
+        self._run.record(ev.Checkpointed(trial.trial_id, trial.attempt, last, stored, iteration))
 
     async def _delete(self, actor: Actor, old: CheckpointRef) -> None:
         try:
@@ -293,7 +298,11 @@ class TrialTask:
             farewell = await actor.farewell(self._plan.grace_s, trial.grace)
         trial.grace = anyio.CancelScope(shield=True)
         trial.left_behind = _note(farewell)
-        if farewell.late is not None and not self._run.journal.is_broken:
+        if self._run.journal.is_broken:
+            return
+        if farewell.saved is not None:
+            self._note_checkpoint(farewell.saved)
+        if farewell.late is not None:
             self._take(farewell.late)
 
     async def _close(self, end: _End) -> None:

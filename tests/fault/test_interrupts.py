@@ -78,6 +78,56 @@ def test_ctrl_c_under_asyncio_run_lets_trials_clean_up_and_leaves_nothing_alive(
     assert [trial.stop_reason for trial in trials] == [StopReason.CANCELLED] * 2
 
 
+STUBBORN = """
+import asyncio, os, sys, time
+import asynctune as tune
+
+class Stubborn(tune.Trainable):
+    def _train(self):
+        if self.iteration == 2 and os.environ["FIFO"]:
+            with open(os.environ["FIFO"], "w") as file:
+                file.write(f"{os.getpid()}\\n")
+            while True:
+                time.sleep(3600)
+        return {"n": self.iteration + 1}
+    def _save(self, directory):
+        return {}
+    def _restore(self, checkpoint):
+        pass
+
+asyncio.run(tune.run(
+    Stubborn, name="stubborn",
+    resume="AUTO", stop={"n": 4}, checkpoint_freq=1, grace_s=3600,
+    num_samples=2, max_concurrent_trials=2, verbose=0,
+))
+"""
+
+
+@pytest.mark.timing
+def test_a_second_ctrl_c_kills_the_workers_within_two_seconds_and_it_can_be_resumed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(STUBBORN)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    env = os.environ | {"ASYNCTUNE_RESULTS_DIR": str(tmp_path / "results")}
+    with subprocess.Popen(
+        [sys.executable, str(script)], stderr=subprocess.PIPE, env=env | {"FIFO": str(fifo)}
+    ) as process, open(fifo, "r+") as told:  # fmt: skip
+        pids = {int(told.readline()) for _ in range(2)}
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)  # an hour of grace
+        process.send_signal(signal.SIGINT)
+        wait_until_dead(pids, timeout=2.0)
+        process.communicate(timeout=30)
+    (path,) = (tmp_path / "results").iterdir()
+    assert [t.num_results for t in tune.Analysis(path).trials] == [2, 2]
+    env["FIFO"] = ""
+    subprocess.run([sys.executable, str(script)], env=env, check=True, capture_output=True)
+    trials = tune.Analysis(path).trials
+    assert [[row["n"] for row in trial.results] for trial in trials] == [[1, 2, 3, 4]] * 2
+
+
 def never_ends(config):
     tune.report(step=0)
     threading.Event().wait()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 import zlib
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -172,4 +175,64 @@ async def test_synced_returns_only_after_fdatasync_and_what_it_raised_ends_every
             with pytest.raises(StorageError, match="planted"):
                 journal.append(reported(5))
             assert len(calls) == 3, "what failed once is not asked again: the kernel may lie then"
+    journal.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.timing
+async def test_what_is_written_is_synced_a_tenth_of_a_second_later_at_most(tmp_path):
+    moments = []
+
+    class Noted(Files):
+        def datasync(self, descriptor):
+            moments.append(time.monotonic())
+            super().datasync(descriptor)
+
+    journal = Journal(tmp_path / "journal", files=Noted())
+    await anyio.to_thread.run_sync(journal.open)
+    late, control = [], []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.sync_in_groups)
+        for sequence in range(5):
+            moments.clear()
+            written = time.monotonic()
+            journal.append(reported(sequence))
+            await anyio.sleep(0.1)
+            control.append(time.monotonic() - written)
+            await journal.synced()
+            late.append(moments[0] - written)
+        journal.end()
+    journal.close()
+    assert max(late) <= max(control) + 0.05, (late, control)
+
+
+@pytest.mark.asyncio
+async def test_with_durable_readers_nobody_sees_an_event_before_it_is_synced(tmp_path):
+    gate, seen = threading.Event(), []
+
+    class Gated(Files):
+        def datasync(self, descriptor):
+            assert gate.wait(30)
+
+    journal = Journal(tmp_path / "journal", durable=True, files=Gated())
+    await anyio.to_thread.run_sync(journal.open)
+    reader = journal.follow()
+
+    async def read():
+        async for event in reader:
+            seen.append(event.sequence)
+            read_one.set()
+
+    read_one = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.sync_in_groups)
+        tasks.start_soon(read)
+        journal.append(reported(0))
+        for _ in range(50):  # turns of the loop, in which a reader would have had it
+            await anyio.lowlevel.checkpoint()
+        assert seen == []
+        gate.set()
+        await read_one.wait()
+        assert seen == [0]
+        journal.end()
     journal.close()

@@ -136,6 +136,21 @@ def test_the_best_checkpoints_are_kept_and_always_the_newest(keep, attr, values,
     assert sorted(alive) == kept
 
 
+def test_what_is_pinned_stays_until_the_last_pin_is_gone():
+    manager = CheckpointManager(1, None)
+    first, second, third = refs(3)
+    for ref in (first, second, third):
+        manager.add(ref, {"training_iteration": ref.sequence + 1})
+    manager.pin(first.path)
+    manager.pin(first.path)
+    assert manager.surplus() == [second]
+    manager.unpin(first.path)
+    assert manager.surplus() == [second]
+    manager.remove(second.path)
+    manager.unpin(first.path)
+    assert manager.surplus() == [first]
+
+
 def test_bounds_are_reached_at_equality_by_any_of_them_and_never_by_nan():
     stop = CriteriaStopper({"a/b": 2, "loss": 0})
     assert not stop("t", {"a": {"b": 1}, "loss": -1})

@@ -81,11 +81,13 @@ class Farewell:
 
     Args:
         late: A result that was under way when the stop came.
+        saved: The path of a checkpoint that was under way then.
         note: What a function left behind that was told to stop.
         error: Why it had to be ended by force, or its clean-up failed.
     """
 
     late: Step | None = None
+    saved: str | None = None
     note: str | None = None
     error: TrialError | None = None
 
@@ -186,6 +188,7 @@ class Actor(abc.ABC):
         if self._gone:
             return Farewell()
         late: Step | None = None
+        saved: str | None = None
         note: str | None = None
         failure: TrialError | None = None
         limit = scope or anyio.CancelScope()
@@ -200,6 +203,8 @@ class Actor(abc.ABC):
                             note = self._stopped(answer)
                         elif self._pending_method == "train" and answer.kind is AnswerKind.ROW:
                             late = self._step(answer)
+                        elif self._pending_method == "save":
+                            saved = str(json.loads(answer.body))
                 except TrialError as exc:
                     failure = exc
                 try:
@@ -217,7 +222,7 @@ class Actor(abc.ABC):
             if not self._gone:
                 with anyio.CancelScope(shield=True):
                     await self.kill()
-        return Farewell(late, note, failure)
+        return Farewell(late, saved, note, failure)
 
     @abc.abstractmethod
     def _begin(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Answer]:

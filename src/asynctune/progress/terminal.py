@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -100,6 +101,13 @@ class OutputEcho(Callback):
     def __init__(self, state: ExperimentState[Any]) -> None:
         self._state = state
         self._read: dict[str, int] = {}
+
+    def resume(self) -> None:
+        """Pass over what trials have printed before; it was shown then."""
+        for trial in self._state.trials.values():
+            with contextlib.suppress(OSError):
+                log = os.path.join(trial.logdir, "output.log")
+                self._read[trial.trial_id] = os.path.getsize(log)
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> None:
         self._echo(trial)
