@@ -110,16 +110,25 @@ def test_a_second_ctrl_c_kills_the_workers_within_two_seconds_and_it_can_be_resu
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     env = os.environ | {"ASYNCTUNE_RESULTS_DIR": str(tmp_path / "results")}
-    with subprocess.Popen(
-        [sys.executable, str(script)], stderr=subprocess.PIPE, env=env | {"FIFO": str(fifo)}
-    ) as process, open(fifo, "r+") as told:  # fmt: skip
-        pids = {int(told.readline()) for _ in range(2)}
+    env["FIFO"] = str(fifo)
+    told = os.open(fifo, os.O_RDWR)
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, env=env)
+    try:
+        pids, text = set(), b""
+        while len(pids) < 2:
+            assert select.select([told], [], [], 30)[0]
+            text += os.read(told, 4096)
+            pids = {int(word) for word in text.split()}
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)  # an hour of grace
         process.send_signal(signal.SIGINT)
         wait_until_dead(pids, timeout=2.0)
-        process.communicate(timeout=30)
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(told)
     (path,) = (tmp_path / "results").iterdir()
     assert [t.num_results for t in tune.Analysis(path).trials] == [2, 2]
     env["FIFO"] = ""
