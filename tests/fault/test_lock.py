@@ -24,10 +24,10 @@ from asynctune.lock import ExperimentLock
 lock = ExperimentLock(sys.argv[1], Files())
 lock.acquire()
 if sys.argv[2] == "forks" and os.fork() == 0:
-    print("child", os.getpid(), flush=True)
+    os.write(1, f"child {os.getpid()}\\n".encode())
     os.read(0, 1)
     os._exit(0)
-print("held", os.getpid(), flush=True)
+os.write(1, f"held {os.getpid()}\\n".encode())
 os.read(0, 1)
 """
 
