@@ -6,6 +6,7 @@ libraries read the fields of these.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import random
@@ -13,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
+from asynctune.blame import shown
 from asynctune.errors import ConfigError
 from asynctune.signature import function_name
 
 GRID = "grid_search"
+_BITS = 1000  # what a float can hold
 _Number = TypeVar("_Number", int, float)
 
 
@@ -58,8 +61,9 @@ class LogUniform(Domain):
     def sample(self, rng: random.Random) -> float:
         if self.q is None:
             return _clamp(_log_uniform(rng, self.low, self.high), self.low, self.high)
-        steps = _steps(self.low, self.high, self.q)
-        return _clamp(_multiple(_log_step(rng, *steps), self.q), self.low, self.high)
+        first, last = _steps(self.low, self.high, self.q)
+        k = _log_step(rng, max(first, 1), last)  # a tiny bound is 0, to within a rounding error
+        return _clamp(_multiple(k, self.q), self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +167,13 @@ def qlograndint(low: int, high: int, q: int, base: float = 10) -> LogRandInt:
 
 def randn(mean: float = 0.0, sd: float = 1.0) -> RandN:
     """Draw a normally distributed float."""
-    return RandN(_real("randn", "mean", mean), _real("randn", "sd", sd, least=0))
+    return RandN(*_normal("randn", mean, sd))
 
 
 def qrandn(mean: float, sd: float, q: float) -> RandN:
     """Draw a normally distributed float, rounded to a multiple of ``q``."""
-    mean, sd = _real("qrandn", "mean", mean), _real("qrandn", "sd", sd, least=0)
-    _bounds("qrandn", _real, -abs(mean) - 40 * sd, abs(mean) + 40 * sd, q)
-    return RandN(mean, sd, _real("qrandn", "q", q))
+    mean, sd = _normal("qrandn", mean, sd)
+    return RandN(mean, sd, _step("qrandn", _real, q, abs(mean) + 40 * sd))
 
 
 def choice(categories: Sequence[Any]) -> Choice:
@@ -228,17 +231,12 @@ def listed(what: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def shown(value: object) -> str:
-    """Return at most 200 characters of a repr, whatever the repr does."""
-    try:
-        return repr(value)[:200]
-    except Exception as exc:
-        return f"<{type(value).__qualname__}, whose repr raised {type(exc).__name__}>"
-
-
 def _real(function: str, name: str, value: Any, least: float = -math.inf) -> float:
     if isinstance(value, SupportsFloat) and not isinstance(value, bool):
-        number = float(value)
+        try:
+            number = float(value)
+        except Exception:  # too large an int, a signalling NaN, an array of several numbers
+            number = math.nan
         if math.isfinite(number) and number >= least:
             return number
     wanted = "a finite number" + ("" if least == -math.inf else f" of at least {least}")
@@ -247,15 +245,37 @@ def _real(function: str, name: str, value: Any, least: float = -math.inf) -> flo
 
 def _whole(function: str, name: str, value: Any) -> int:
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        return value.__index__()
-    raise ConfigError(f"{function}: {name} is {shown(value)}; it must be an int")
+        with contextlib.suppress(Exception):  # an array of several numbers
+            number = value.__index__()
+            if number.bit_length() <= _BITS:
+                return number
+    wanted = f"an int of at most {_BITS} bits"
+    raise ConfigError(f"{function}: {name} is {shown(value)}; it must be {wanted}")
 
 
 def _base(function: str, base: Any) -> float:
     number = _real(function, "base", base)
     if number <= 1:
-        raise ConfigError(f"{function}: base is {base}; it must be above 1")
+        raise ConfigError(f"{function}: base is {shown(base)}; it must be above 1")
     return number
+
+
+def _normal(function: str, mean: Any, sd: Any) -> tuple[float, float]:
+    centre, spread = _real(function, "mean", mean), _real(function, "sd", sd, least=0)
+    if not math.isfinite(abs(centre) + 40 * spread):
+        raise ConfigError(f"{function}: sd is {sd}; it must leave what is drawn finite")
+    return centre, spread
+
+
+def _step(
+    function: str, read: Callable[[str, str, Any], _Number], q: Any, most: _Number
+) -> _Number:
+    step = read(function, "q", q)
+    if step <= 0 or most > 1e12 * step:
+        raise ConfigError(
+            f"{function}: q is {q}; it must be above 0 and no speck beside the bounds"
+        )
+    return step
 
 
 def _bounds(
@@ -278,13 +298,9 @@ def _bounds(
                 f"{function}: high is {high}, which is excluded; it must be above low"
             )
         return least, most
-    step = read(function, "q", q)
-    if step <= 0 or max(abs(least), abs(most)) > 1e12 * step:
-        raise ConfigError(
-            f"{function}: q is {q}; it must be above 0 and no speck beside the bounds"
-        )
+    step = _step(function, read, q, max(abs(least), abs(most)))
     first, last = (_int_steps if isinstance(step, int) else _steps)(least, most, step)
-    if first > last:
+    if max(first, 1 if log else first) > last:
         raise ConfigError(
             f"{function}: q is {q}, but no multiple of it lies between {low} and {high}"
         )

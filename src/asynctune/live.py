@@ -13,6 +13,34 @@ from asynctune.result import Row, copy_row, flatten
 from asynctune.trial import StopReason, Trial
 
 
+class Once:
+    """An event that happens once and weighs little, as long as nobody waits for it."""
+
+    __slots__ = ("_happened", "_waited_for")
+
+    def __init__(self) -> None:
+        self._happened = False
+        self._waited_for: anyio.Event | None = None
+
+    def set(self) -> None:
+        """It has happened."""
+        self._happened = True
+        if self._waited_for is not None:
+            self._waited_for.set()
+            self._waited_for = None
+
+    def is_set(self) -> bool:
+        """Tell whether it has happened."""
+        return self._happened
+
+    async def wait(self) -> None:
+        """Wait until it has happened."""
+        if not self._happened:
+            if self._waited_for is None:
+                self._waited_for = anyio.Event()
+            await self._waited_for.wait()
+
+
 class LiveTrial(Trial):
     """A trial of a run that is alive. Await it for its last result.
 
@@ -43,15 +71,15 @@ class LiveTrial(Trial):
         self._is_wired = False
         self.scope: anyio.CancelScope
         self.grace: anyio.CancelScope
-        self.has_slot: anyio.Event
-        self.is_over: anyio.Event
+        self.has_slot: anyio.Event | Once
+        self.is_over: Once
 
     def wire(self) -> None:
         """Make what its task needs. On the loop: the state itself may be replayed in a thread."""
         self.scope = anyio.CancelScope()
         self.grace = anyio.CancelScope(shield=True)
-        self.has_slot = anyio.Event()
-        self.is_over = anyio.Event()
+        self.has_slot = Once()
+        self.is_over = Once()  # it stays, for each of perhaps many thousands of trials
         self._is_wired = True
         if self.status.is_final:
             self.has_slot.set()

@@ -6,21 +6,22 @@ import inspect
 import math
 import numbers
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
+from asynctune.blame import about, shown
 from asynctune.callback import Callback
 from asynctune.checkpoint import find_root
 from asynctune.checkpoints import CheckpointManager
-from asynctune.errors import ConfigError, UnsafePath
+from asynctune.errors import ConfigError
 from asynctune.executors.base import Executor
-from asynctune.hosting import results_dir
 from asynctune.loggers import CSVLogger, JsonLogger, Logger
+from asynctune.place import name_of, parent_of
 from asynctune.resources import Resources
 from asynctune.result import Row
 from asynctune.retry import OnFailure, check_on_failure
@@ -182,24 +183,33 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
             raise TypeError(f"run() has no argument {name!r}; it has {', '.join(known)}")
     options = Options(**arguments)
     _check_objective(options)
-    _check_numbers(options)
     _check_kinds(options)
-    if options.config is not None and not isinstance(options.config, Mapping):
-        raise ConfigError(f"config is {options.config!r}; a dict is wanted")
-    CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr)
+    _check_numbers(options)
+    with about("checkpoint_score_attr"):
+        CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr)
+        if options.checkpoint_score_attr == "min-":
+            raise ConfigError("'min-' is no metric's name; one is wanted behind it")
     resources = None
     if options.resources_per_trial is not None:
-        resources = Resources.from_mapping(options.resources_per_trial, "resources_per_trial")
+        with about("resources_per_trial"):
+            resources = Resources.from_mapping(options.resources_per_trial, "resources_per_trial")
     scheduler = options.scheduler if options.scheduler is not None else FIFOScheduler()
     if not isinstance(scheduler, TrialScheduler):
-        raise ConfigError(f"scheduler is {scheduler!r}; an instance of a scheduler is wanted")
+        raise ConfigError(f"scheduler is {shown(scheduler)}; an instance of a scheduler is wanted")
+    with about("config"):
+        space = Space({} if options.config is None else options.config)
+    with about("stop"):
+        stopper = make_stopper(options.stop)
     formats = options.export_formats
-    name, parent = _place(options, trainable_name)
+    parent = parent_of(options.storage_path, options.local_dir)
+    name = name_of(options.name, trainable_name)
+    with about("scheduler"):  # last of all: it is this run's from here on
+        scheduler = scheduler.bind(options.metric, options.mode)
     return Plan(
         options=options,
-        space=Space(options.config or {}),
-        stopper=make_stopper(options.stop),
-        scheduler=scheduler.bind(options.metric, options.mode),
+        space=space,
+        stopper=stopper,
+        scheduler=scheduler,
         resources=resources,
         seed=options.seed if options.seed is not None else secrets.randbits(48),
         name=name,
@@ -217,10 +227,11 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
 
 
 def _check_objective(options: Options) -> None:
-    if options.mode not in (None, "min", "max"):
-        raise ConfigError(f"mode is {options.mode!r}; 'min' or 'max' is wanted")
-    if options.metric is not None and not isinstance(options.metric, str):
-        raise ConfigError(f"metric is {options.metric!r}; the name of a metric is wanted")
+    metric, mode = options.metric, options.mode
+    if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):
+        raise ConfigError(f"mode is {shown(mode)}; 'min' or 'max' is wanted")
+    if metric is not None and not (isinstance(metric, str) and metric):
+        raise ConfigError(f"metric is {shown(metric)}; the name of a metric is wanted")
     if options.metric is not None and options.mode is None:
         raise ConfigError(f"metric is {options.metric!r} but mode is not given; 'min' or 'max'?")
     if options.mode is not None and options.metric is None:
@@ -239,6 +250,7 @@ def _check_numbers(options: Options) -> None:
             "with stop_all as stop"
         )
     _whole("max_concurrent_trials", options.max_concurrent_trials, at_least=1, optional=True)
+    _whole("keep_checkpoints_num", options.keep_checkpoints_num, at_least=1, optional=True)
     _whole("checkpoint_freq", options.checkpoint_freq, at_least=0)
     _whole("max_failures", options.max_failures, at_least=-1)
     _whole("verbose", options.verbose, at_least=0)
@@ -251,43 +263,67 @@ def _check_numbers(options: Options) -> None:
 
 
 def _check_kinds(options: Options) -> None:
-    if options.durability not in ("process", "power"):
-        raise ConfigError(f"durability is {options.durability!r}; 'process' or 'power' is wanted")
+    kind: Any = options.durability
+    if not (isinstance(kind, str) and kind in ("process", "power")):
+        raise ConfigError(f"durability is {shown(kind)}; 'process' or 'power' is wanted")
     if options.executor is not None and not isinstance(options.executor, Executor):
         raise ConfigError(
-            f"executor is {options.executor!r}; an instance of an executor is wanted, such as "
+            f"executor is {shown(options.executor)}; an instance of an executor is wanted, such as "
             "ProcessExecutor() or InlineExecutor()"
         )
     for name in ("checkpoint_at_end", "fail_fast", "raise_on_failed_trial", "log_to_driver"):
         if not isinstance(getattr(options, name), bool):
-            raise ConfigError(f"{name} is {getattr(options, name)!r}; True or False is wanted")
-    formats = options.export_formats
-    listed = isinstance(formats, Sequence) and all(isinstance(f, str) for f in formats)
-    if formats is not None and not listed:  # a str is a sequence of those, too
-        raise ConfigError(f"export_formats is {formats!r}; a list of names is wanted")
-    if options.restore is not None:
-        if not isinstance(options.restore, str | os.PathLike):
-            raise ConfigError(f"restore is {options.restore!r}; the path of a checkpoint is wanted")
-        try:
-            find_root(options.restore)
-        except FileNotFoundError as exc:
-            raise ConfigError(f"restore: {exc}") from exc
-    if not isinstance(options.callbacks or (), Sequence):
-        raise ConfigError(f"callbacks is {options.callbacks!r}; a list of them is wanted")
-    for callback in options.callbacks or ():
+            text = shown(getattr(options, name))
+            raise ConfigError(f"{name} is {text}; True or False is wanted")
+    formats: Any = options.export_formats
+    names = [formats] if isinstance(formats, str) else () if formats is None else formats
+    if not _is_list(names) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"export_formats is {shown(formats)}; a list of names is wanted")
+    restore: Any = options.restore
+    if restore is not None:
+        if not isinstance(restore, str | os.PathLike):
+            raise ConfigError(f"restore is {shown(restore)}; the path of a checkpoint is wanted")
+        with about("restore"):
+            find_root(restore)
+    callbacks: Any = options.callbacks if options.callbacks is not None else ()
+    if not _is_list(callbacks):
+        raise ConfigError(f"callbacks is {shown(callbacks)}; a list of them is wanted")
+    for callback in callbacks:
         if not isinstance(callback, Callback):
-            raise ConfigError(f"callbacks has {callback!r}; instances of tune.Callback are wanted")
-    check_on_failure(options.on_failure)
-    creator = options.trial_name_creator
-    if creator is not None and not callable(creator):
-        raise ConfigError(f"trial_name_creator is {creator!r}; a function of a trial is wanted")
+            raise ConfigError(
+                f"callbacks has {shown(callback)}; instances of tune.Callback are wanted"
+            )
+    with about("on_failure"):
+        check_on_failure(options.on_failure)
+    _check_name_creator(options.trial_name_creator)
+
+
+def _check_name_creator(creator: Any) -> None:
+    if creator is None:
+        return
+    if not callable(creator):
+        raise ConfigError(
+            f"trial_name_creator is {shown(creator)}; a function of a trial is wanted"
+        )
+    try:
+        inspect.signature(creator).bind(None)
+    except TypeError as exc:
+        raise ConfigError(f"trial_name_creator cannot be called with (trial): {exc}") from exc
+    except ValueError:  # a builtin without a signature
+        pass
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray)
 
 
 def _whole(name: str, value: Any, *, at_least: int | None = None, optional: bool = False) -> None:
     if value is None and optional:
         return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{name} is {value!r}; an int is wanted")
+        raise ConfigError(f"{name} is {shown(value)}; an int is wanted")
+    if value.bit_length() > 1024:
+        raise ConfigError(f"{name} is an int of {value.bit_length()} bits; 1024 are enough")
     if at_least is not None and value < at_least:
         raise ConfigError(f"{name} is {value}; {at_least} or more is wanted")
 
@@ -298,7 +334,7 @@ def _resume(options: Options) -> Resume:
     }
     given = options.resume
     if not isinstance(given, bool | str | None) or given not in known:
-        raise ConfigError(f"resume is {given!r}; True, False, 'AUTO' or 'errored' is wanted")
+        raise ConfigError(f"resume is {shown(given)}; True, False, 'AUTO' or 'errored' is wanted")
     mode = known[given]
     if mode is not Resume.NEW and options.name is None:
         raise ConfigError(f"resume is {given!r} but name is not given; which experiment?")
@@ -310,61 +346,25 @@ def _seconds(name: str, value: Any, *, zero: bool = False) -> float:
         return math.inf
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
-        raise ConfigError(f"{name} is {value!r}; seconds or a timedelta are wanted")
-    if value < 0 or (value == 0 and not zero):
+    seconds = math.nan
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
+        with suppress(OverflowError):
+            seconds = float(value)
+    if math.isnan(seconds):
+        raise ConfigError(f"{name} is {shown(value)}; seconds or a timedelta are wanted")
+    if seconds < 0 or (seconds == 0 and not zero):
         raise ConfigError(f"{name} is {value}; it has to be {'0 or more' if zero else 'above 0'}")
-    return float(value)
+    return seconds
 
 
 def _loggers(given: Any) -> tuple[type[Logger], ...]:
     if given is None:
         return (JsonLogger, CSVLogger)
-    if isinstance(given, str | type) or not isinstance(given, Sequence):
-        raise ConfigError(f"loggers is {given!r}; a list of Logger classes is wanted")
+    if not _is_list(given):
+        raise ConfigError(f"loggers is {shown(given)}; a list of Logger classes is wanted")
     for logger in given:
         if not (inspect.isclass(logger) and issubclass(logger, Logger)):
-            raise ConfigError(f"loggers has {logger!r}; classes derived from Logger are wanted")
-    return tuple(given)
-
-
-def _place(options: Options, trainable_name: str) -> tuple[str, str]:
-    if options.storage_path is not None and options.local_dir is not None:
-        raise ConfigError("storage_path and local_dir are two names of one thing; give one of them")
-    given = options.storage_path if options.storage_path is not None else options.local_dir
-    if given is None:
-        parent = results_dir()
-    elif not isinstance(given, str | os.PathLike) or not os.fspath(given):
-        raise ConfigError(f"storage_path is {given!r}; a path is wanted")
-    elif re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(given)):
-        if not os.fspath(given).startswith("file://"):
             raise ConfigError(
-                f"storage_path is {os.fspath(given)!r}; this version writes to local directories only"
+                f"loggers has {shown(logger)}; classes derived from Logger are wanted"
             )
-        parent = os.path.abspath(os.fspath(given).removeprefix("file://"))
-    else:
-        parent = os.path.abspath(os.path.expanduser(given))
-    name = options.name
-    if name is None:
-        label = re.sub(r"[^A-Za-z0-9_-]", "-", trainable_name)[:60]
-        moment = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        return f"{label}_{moment}_{secrets.token_hex(3)}", parent
-    if not isinstance(name, str):
-        raise ConfigError(f"name is {name!r}; a string is wanted")
-    check_name(name)
-    return name, parent
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that is not one plain directory's.
-
-    Raises:
-        UnsafePath: The message says what is wrong with it.
-    """
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
-        raise UnsafePath(
-            f"name is {name!r}, which would leave the results folder; a plain name without slashes "
-            "is wanted (the folder is storage_path)"
-        )
-    if len(name.encode("utf-8", "surrogatepass")) > 200 or not name.isprintable():
-        raise UnsafePath(f"name is {name!r}; at most 200 bytes of printable characters are wanted")
+    return tuple(given)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from asynctune.blame import about, described
 from asynctune.errors import ConfigError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Executor
 from asynctune.options import Plan
 from asynctune.resources import Resources
+from asynctune.result import shown
 from asynctune.trainable import defines_hook
 
 
@@ -33,7 +36,7 @@ class Preflight:
             ConfigError: It can never be had; the message has ``resource_help``.
         """
         cls = self._cls
-        requested = cls.default_resource_request(config)
+        requested = self._asked("default_resource_request", config)
         if requested is not None and self._plan.resources is not None:
             raise ConfigError(
                 f"resources_per_trial is given, and {cls.__name__}.default_resource_request() "
@@ -44,8 +47,19 @@ class Preflight:
         else:
             what = f"{cls.__name__}.default_resource_request()"
             resources = Resources.from_mapping(requested, what)
-        self._executor.pool.check(resources, what=what, advice=cls.resource_help(config))
+        advice = self._asked("resource_help", config)
+        self._executor.pool.check(resources, what=what, advice=advice)
         return resources
+
+    def _asked(self, method: str, config: dict[str, Any]) -> Any:
+        """Ask a class method of the user's."""
+        try:
+            return getattr(self._cls, method)(config)
+        except Exception as exc:
+            name = f"{self._cls.__name__}.{method}()"
+            raise ConfigError(
+                f"{name} raised {described(exc)}; a class method of (cls, config) is wanted that answers"
+            ) from exc
 
     def check(self) -> None:
         """Refuse what can be known to fail before anything starts. Takes a while: user code runs.
@@ -54,7 +68,9 @@ class Preflight:
             ConfigError: As the message says.
         """
         cls, options = self._cls, self._plan.options
-        config = self._plan.space.variant(0, self._plan.seed).config
+        with about("config"):
+            config = self._plan.space.variant(0, self._plan.seed).config
+            json.dumps(shown(config))
         self.resources_of(config)
         self._executor.check_config(config)
         if self._plan.export_formats and not defines_hook(cls, "_export_model"):

@@ -13,13 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from asynctune.domains import Choice, Domain, SampleFrom, is_grid, shown
+from asynctune.blame import described, shown
+from asynctune.domains import Choice, Domain, SampleFrom, is_grid
 from asynctune.errors import ConfigError, SpecMismatch
 from asynctune.signature import function_name
 
 Path: TypeAlias = tuple[Any, ...]
 _TAG_LENGTH = 120
-_DEEPEST = 32
+_DEEPEST_NOTE = 32
+DEEPEST = 64
+"""How deep a config may be: secrets are looked for so far down, and it is shown so far."""
+_MOST_BITS = 10_000
+ENDLESS = f"an int of more than {_MOST_BITS} bits, which no text can hold; give a smaller one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,15 @@ class _Resolver:
     def build(self, path: Path, node: Any) -> Any:
         """Return a node without markers; its containers are new, its leaves those given."""
         node = self._settle(path, node)
-        return rebuilt(node, lambda key, item: self.build((*path, key), item))
+        try:
+            return rebuilt(node, lambda key, item: self.build((*path, key), item))
+        except ConfigError:
+            raise
+        except (
+            Exception
+        ) as exc:  # a container of the user's own, such as a tuple with another __new__
+            what = f"a {type(node).__qualname__} cannot be made again of what it holds"
+            raise self._tell(ConfigError(f"{place(path)}: {what}: {described(exc)}")) from exc
 
     def view(self, path: Path, node: Any) -> Any:
         """Return a node for a function to read: what holds containers or markers, lazily."""
@@ -111,21 +124,24 @@ class _Resolver:
         except Exception as exc:
             if exc is self._told:
                 raise
-            what = f"the function {function_name(marker.func)} raised {type(exc).__name__}: {exc}"
+            what = f"the function {function_name(marker.func)} raised {described(exc)}"
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
         if is_json(value):
             return {"value": copy.deepcopy(value)}, value
         return {"repr": shown(value)} | ({"seed": seed} if spec.used_rng else {}), value
 
-    def _returned(self, path: Path, value: Any) -> Any:
+    def _returned(self, path: Path, value: Any, depth: int = 0) -> Any:
         if isinstance(value, _View):
             return value.plain()
+        if is_endless(value) or depth > DEEPEST:
+            what = ENDLESS if depth <= DEEPEST else f"more than {DEEPEST} levels of containers"
+            raise self._tell(ConfigError(f"{place(path)}: the function returned {what}"))
         if isinstance(value, Domain | SampleFrom) or is_grid(value):
             hint = "draw with sampler.sample(spec.rng)"
             raise self._tell(
                 ConfigError(f"{place(path)}: the function returned {shown(value)}; {hint}")
             )
-        return rebuilt(value, lambda _, item: self._returned(path, item))
+        return rebuilt(value, lambda _, item: self._returned(path, item, depth + 1))
 
     def _tell(self, error: ConfigError) -> ConfigError:
         # Remembered, so that it passes through the functions that asked for the value.
@@ -149,10 +165,14 @@ class Fresh(_Resolver):
             return {"grid": position}, marker.values[position]
         if isinstance(marker, SampleFrom):
             return self._call(path, marker, seed)
-        if isinstance(marker, Choice):
-            position = marker.position(_rng(seed))
-            return {"choice": position}, marker.categories[position]
-        value = marker.sample(_rng(seed))
+        try:
+            if isinstance(marker, Choice):
+                position = marker.position(_rng(seed))
+                return {"choice": position}, marker.categories[position]
+            value = marker.sample(_rng(seed))
+        except Exception as exc:
+            what = f"{shown(marker)} cannot be drawn from: {described(exc)}"
+            raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
         return value, value
 
 
@@ -305,13 +325,18 @@ def _label(value: Any) -> str:
     return name if isinstance(name, str) else shown(value)
 
 
+def is_endless(value: Any) -> bool:
+    """Whether a value is an int that Python itself does not write down."""
+    return type(value) is int and value.bit_length() > _MOST_BITS
+
+
 def is_json(value: Any, depth: int = 0) -> bool:
     """Whether JSON gives back the very same."""
     if value is None or type(value) in (bool, int, str):
         return True
     if type(value) is float:
         return math.isfinite(value)
-    if depth == _DEEPEST or type(value) not in (dict, list):
+    if depth == _DEEPEST_NOTE or type(value) not in (dict, list):
         return False
     if type(value) is dict and not all(type(key) is str for key in value):
         return False
@@ -342,5 +367,5 @@ def mismatch(text: str, note: Any) -> SpecMismatch:
 
 
 def _rng(seed: str) -> random.Random:
-    # A str seeds by its SHA-512, whatever PYTHONHASHSEED is.
-    return random.Random(seed)
+    # A str seeds by its SHA-512, whatever PYTHONHASHSEED is; as bytes, lone surrogates in it do, too.
+    return random.Random(seed.encode("utf-8", "surrogatepass"))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from asynctune.blame import described, shown
 from asynctune.domains import (
     GRID,
     Choice,
@@ -36,17 +37,19 @@ from asynctune.domains import (
     randint,
     randn,
     sample_from,
-    shown,
     uniform,
 )
 from asynctune.errors import ConfigError
 from asynctune.outline import outline
 from asynctune.resolve import (
+    DEEPEST,
+    ENDLESS,
     Again,
     Fresh,
     Grid,
     Path,
     Variant,
+    is_endless,
     mismatch,
     path_order,
     path_text,
@@ -142,10 +145,25 @@ class _Scan:
             return self._marker(path, node, inside)
         if id(node) in self._above:
             raise ConfigError(f"{place(path)} contains itself")
+        if len(self._above) > DEEPEST:
+            raise ConfigError(f"{place(path)} lies deeper than {DEEPEST} levels; nest it less")
+        if is_endless(node):
+            raise ConfigError(f"{place(path)} is {ENDLESS}")
+        if isinstance(node, dict):
+            self._check_keys(path, node)
         self._above.append(id(node))
         fresh = rebuilt(node, lambda key, item: self.copy((*path, key), item, inside))
         self._above.pop()
         return fresh
+
+    def _check_keys(self, path: Path, node: dict[Any, Any]) -> None:
+        try:
+            for key in node:
+                str(key)
+        except Exception as exc:
+            raise ConfigError(
+                f"{place(path)} has a key that cannot be written down: {described(exc)}"
+            ) from exc
 
     def _marker(self, path: Path, node: Any, inside: str) -> Any:
         if self.paths.setdefault(path_text(path), path) != path:

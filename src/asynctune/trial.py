@@ -259,7 +259,9 @@ class Trial:
                 self.note = event.note
                 self.ended_at = event.wall_time
                 # All trials report the same names, and each decoded row brought its own copies of them.
-                self.last_result = {sys.intern(key): value for key, value in self.last_result.items()}
+                self.last_result = {
+                    sys.intern(key): value for key, value in self.last_result.items()
+                }
                 if self.status is Status.TERMINATED:
                     self.error = None
                     del self._shown[:]

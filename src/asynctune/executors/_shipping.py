@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from asynctune.blame import described, shown
 from asynctune.errors import ConfigError, NotSerializable
 from asynctune.executors._hosted import as_class
 from asynctune.trainable import Trainable, defines_hook, is_async
@@ -90,8 +92,9 @@ def ship(trainable: Any, *, pickled: bool) -> Shipment:
         code = dumps(trainable)
     except Exception as exc:
         raise NotSerializable(
-            f"{cls.__name__} cannot be sent to a worker: {culprit(trainable)} ({exc}). Create such "
-            "objects inside the function or in _setup(), or use InlineExecutor, which pickles nothing"
+            f"{cls.__name__} cannot be sent to a worker: {culprit(trainable)} "
+            f"({described(exc)}). Create such objects inside the function or in _setup(), or use "
+            "InlineExecutor, which pickles nothing"
         ) from exc
     return Shipment(cls, cls.__name__, code, hashlib.sha256(code).hexdigest(), _sources())
 
@@ -124,7 +127,7 @@ def check_is_trainable(trainable: Any) -> None:
             ) else ""  # fmt: skip
             raise ConfigError(f"{trainable.__qualname__} defines neither _train nor step{mixed}")
     elif not callable(trainable):
-        raise ConfigError(f"the trainable is {trainable!r}; {wanted}")
+        raise ConfigError(f"the trainable is {shown(trainable)}; {wanted}")
 
 
 def dump_config(config: Any, what: str = "config") -> bytes:
@@ -142,7 +145,7 @@ def dump_config(config: Any, what: str = "config") -> bytes:
     except Exception as exc:
         path = _unpicklable_path(config, what) or what
         raise NotSerializable(
-            f"{path} cannot be sent to a worker ({exc}); put in what it is made from instead"
+            f"{path} cannot be sent to a worker ({described(exc)}); put in what it is made from instead"
         ) from exc
     return data
 
@@ -188,10 +191,14 @@ def _parts_of_class(cls: type[Any], depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def _parts_of_function(function: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    variables = inspect.getclosurevars(function)
-    for name, value in variables.nonlocals.items():
-        yield f"the closed-over variable {name!r}", value
-    for name, value in variables.globals.items():
+    code = function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # it has no value yet, or no more
+            yield f"the closed-over variable {name!r}", cell.cell_contents
+    for name in code.co_names:
+        if name not in function.__globals__:
+            continue
+        value = function.__globals__[name]
         if inspect.isfunction(value) and depth < 3 and value is not function:
             yield from _parts(value, depth + 1)
         yield f"the global variable {name!r}", value
