@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from asynctune.blame import described, shown
@@ -38,11 +39,13 @@ class Variant:
             with the ``"seed"`` of ``spec.rng`` if it is needed again. Where what was picked is itself
             a sampler, ``"then"`` says what that drew.
         tag: What was drawn as a label, e.g. ``a=x,k=0.12346``.
+        others: What a searcher set in the config beside its markers.
     """
 
     config: dict[Any, Any]
     drawn: dict[str, Any]
     tag: str
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +155,23 @@ class _Resolver:
 class Fresh(_Resolver):
     """Draws."""
 
-    def __init__(self, tree: Any, positions: Mapping[Path, int], seed: str) -> None:
+    def __init__(
+        self,
+        tree: Any,
+        positions: Mapping[Path, int],
+        seed: str,
+        given: Mapping[Path, Any] | None = None,
+    ) -> None:
         super().__init__(tree)
         self._positions = positions
         self._seed = seed
+        self._given = given or {}
 
     def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
         # Each draw has a generator of its own: no other marker, nor the order, changes what it gives.
         seed = f"{self._seed}/{path_text(path)}/{depth}"
+        if depth == 0 and path in self._given:
+            return self._take(path, marker, self._given[path])
         if isinstance(marker, Grid):
             position = self._positions[path]
             return {"grid": position}, marker.values[position]
@@ -174,6 +186,20 @@ class Fresh(_Resolver):
             what = f"{shown(marker)} cannot be drawn from: {described(exc)}"
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
         return value, value
+
+    def _take(self, path: Path, marker: Any, value: Any) -> tuple[Any, Any]:
+        """Use a value that was given, if its sampler could have drawn it."""
+        if isinstance(marker, Choice):
+            same = [at for at, category in enumerate(marker.categories) if category is value]
+            same += [at for at, category in enumerate(marker.categories) if _equal(category, value)]
+            if same:
+                return {"choice": same[0]}, marker.categories[same[0]]
+        elif not isinstance(value, bool) and isinstance(value, numbers.Real):
+            plain = int(value) if isinstance(value, numbers.Integral) else float(value)
+            if math.isfinite(plain):
+                return plain, plain
+        what = f"{shown(value)} was suggested, which {shown(marker)} cannot give"
+        raise self._tell(ConfigError(f"{place(path)}: {what}"))
 
 
 class Again(_Resolver):
@@ -342,6 +368,13 @@ def is_json(value: Any, depth: int = 0) -> bool:
         return False
     items = value.values() if type(value) is dict else value
     return all(is_json(item, depth + 1) for item in items)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except Exception:  # an array, or whatever else does not like to be compared
+        return False
 
 
 def path_text(path: Path) -> str:

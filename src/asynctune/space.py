@@ -7,6 +7,7 @@ makes the same config without drawing again.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -63,6 +64,8 @@ __all__ = [
     "qloguniform", "qrandint", "qrandn", "quniform", "randint", "randn", "sample_from", "uniform",
 ]  # fmt: skip
 
+_NOTHING: Any = object()
+
 
 class Space:
     """A config with markers (samplers, grids, functions) anywhere in its dicts, lists and tuples.
@@ -74,6 +77,8 @@ class Space:
         grid_size: The number of points of the grid, 1 if there is none.
         markers: The sorted paths at which something may be drawn.
         is_random: Whether anything but grids is drawn.
+        samplers: What a searcher may suggest values for: the samplers by path, as in ``"model/lr"``.
+            Those that a ``choice`` or grid may pick are not among them.
 
     Raises:
         ConfigError: A marker is wrong; the message names its path.
@@ -90,6 +95,9 @@ class Space:
         self.grid_size = math.prod(size for _, size in self._grids)
         self.markers = tuple(map(path_text, sorted(scan.paths.values(), key=path_order)))
         self.is_random = scan.is_random
+        paths = sorted(scan.samplers, key=path_order)
+        self._paths = {path_text(path): path for path in paths}
+        self.samplers: dict[str, Domain] = {path_text(p): scan.samplers[p] for p in paths}
 
     @property
     def has_markers(self) -> bool:
@@ -100,35 +108,81 @@ class Space:
         """Return the space as text, path -> what is there; see :mod:`asynctune.outline`."""
         return outline(self._tree)
 
-    def variant(self, index: int, seed: int) -> Variant:
+    def variant(self, index: int, seed: int, given: Mapping[str, Any] | None = None) -> Variant:
         """Return a variant; the same for the same arguments, in any process.
 
         Args:
             index: Its number. ``index % grid_size`` is its point of the grid, in which the first path
                 varies fastest; all else is drawn anew for each number.
             seed: The seed of the experiment.
+            given: Values that are not drawn: by path, or as nested dicts. A key that is no sampler's is
+                set in the config as it is.
 
         Raises:
-            ConfigError: A function of ``sample_from`` raised, or depends on its own value.
+            ConfigError: A function of ``sample_from`` raised, or depends on its own value; or a value
+                that was given cannot be that of its sampler.
         """
+        values, others = self._sorted_out(given or {})
         positions = {}
         rest = index % self.grid_size
         for path, size in self._grids:
             rest, positions[path] = divmod(rest, size)
-        return Fresh(self._tree, positions, f"{seed}/{index}").variant()
+        tree = _merged(self._tree, others) if others else self._tree
+        variant = Fresh(tree, positions, f"{seed}/{index}", values).variant()
+        return replace(variant, others=others) if others else variant
 
-    def rebuild(self, drawn: Mapping[str, Any]) -> dict[Any, Any]:
-        """Return the config of a variant again, from its ``drawn``.
+    def values_of(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a config of this space has at each sampler's path."""
+        found = {}
+        for text, path in self._paths.items():
+            value: Any = config
+            for key in path:
+                value = value[key]
+            found[text] = value
+        return found
+
+    def _sorted_out(self, given: Mapping[str, Any]) -> tuple[dict[Path, Any], dict[str, Any]]:
+        """Tell values of samplers from other parts of the config, as nested dicts."""
+        values: dict[Path, Any] = {}
+
+        def sort(path: tuple[str, ...], node: Any) -> Any:
+            known = self._paths.get(path_text(path))
+            if known is not None:
+                values[known] = node
+                return _NOTHING
+            if not isinstance(node, Mapping):
+                return node
+            rest = {key: sort((*path, str(key)), item) for key, item in node.items()}
+            rest = {key: item for key, item in rest.items() if item is not _NOTHING}
+            return rest if rest or not node else _NOTHING
+
+        others = sort((), given)
+        return values, {} if others is _NOTHING else others
+
+    def rebuild(
+        self, drawn: Mapping[str, Any], others: Mapping[str, Any] | None = None
+    ) -> dict[Any, Any]:
+        """Return the config of a variant again, from its ``drawn`` and ``others``.
 
         Raises:
             SpecMismatch: ``drawn`` is not of this space.
             ConfigError: A function, called again since its value was no plain JSON, raised.
         """
-        again = Again(self._tree, drawn).variant()
+        again = Again(_merged(self._tree, others) if others else self._tree, drawn).variant()
         for text in sorted(drawn.keys() | again.drawn.keys()):
             if drawn.get(text) != again.drawn.get(text):
                 raise mismatch(text, drawn.get(text))
         return again.config
+
+
+def _merged(tree: Any, others: Any) -> Any:
+    """Return a config with other parts set in it."""
+    if not (isinstance(tree, dict) and isinstance(others, Mapping)):
+        return others
+    merged = copy.copy(tree)
+    for key, item in others.items():
+        merged[key] = _merged(tree[key], item) if key in tree else item
+    return merged
 
 
 class _Scan:
@@ -137,6 +191,7 @@ class _Scan:
     def __init__(self) -> None:
         self.paths: dict[str, Path] = {}
         self.grids: dict[Path, int] = {}
+        self.samplers: dict[Path, Domain] = {}
         self.is_random = False
         self._above: list[int] = []
 
@@ -179,5 +234,7 @@ class _Scan:
         self.is_random = True
         if isinstance(node, Choice):
             picks = tuple(self.copy(path, value, inside or "choice") for value in node.categories)
-            return replace(node, categories=picks)
+            node = replace(node, categories=picks)
+        if isinstance(node, Domain) and not inside:
+            self.samplers[path] = node
         return node
