@@ -37,6 +37,12 @@ class Callback:
     def on_checkpoint(self, trial: Trial, checkpoint: CheckpointRef) -> Any:
         """A checkpoint of a trial is complete."""
 
+    def on_trial_pause(self, trial: Trial) -> Any:
+        """A trial was saved and gave its slot back."""
+
+    def on_trial_exploit(self, trial: Trial, exploit: ev.Exploited) -> Any:
+        """A trial goes on from the checkpoint of another, with another configuration."""
+
     def on_trial_error(self, trial: Trial, error: str) -> Any:
         """An attempt of a trial failed; ``error`` is the message."""
 
@@ -61,6 +67,11 @@ async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]
                 case ev.Checkpointed():
                     trial = state.trials[event.trial_id]
                     await _tell(callback.on_checkpoint, trial, trial.checkpoint_of(event))
+                case ev.TrialPaused():
+                    await _tell(callback.on_trial_pause, state.trials[event.trial_id])
+                case ev.Exploited():
+                    trial = state.trials[event.trial_id]
+                    await _tell(callback.on_trial_exploit, trial, event)
                 case ev.TrialFailed():
                     trial = state.trials[event.trial_id]
                     await _tell(callback.on_trial_error, trial, event.error)

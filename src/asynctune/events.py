@@ -62,7 +62,9 @@ class TrialAdded:
         drawn: What was drawn, so that the configuration can be rebuilt; None if it was given by hand.
         resources: What it asks for.
         wall_time: Seconds since 1970.
-        given: The whole configuration that was given by hand, if JSON can hold it.
+        given: The whole configuration that was given by hand, or what a searcher set beside the samplers,
+            if JSON can hold it.
+        known: How much the searcher had been told when it suggested this; 0 for what was given by hand.
     """
 
     kind: ClassVar[str] = "trial_added"
@@ -75,6 +77,7 @@ class TrialAdded:
     resources: dict[str, Any]
     wall_time: float
     given: dict[str, Any] | None = None
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,69 @@ class CheckpointRejected:
     path: str
     error: str
     resume_sequence: int
+    wall_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPaused:
+    """A trial was saved and gave its slot back; it waits until it goes on.
+
+    Args:
+        trial_id: The trial.
+        resume_sequence: The last row that its newest checkpoint covers: it will go on behind it.
+        wall_time: Seconds since 1970.
+        by_hand: Whether its user said so: no scheduler lets it go on.
+    """
+
+    kind: ClassVar[str] = "trial_paused"
+    trial_id: str
+    resume_sequence: int
+    wall_time: float
+    by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResumed:
+    """A paused trial goes on; ``TrialStarted`` follows."""
+
+    kind: ClassVar[str] = "trial_resumed"
+    trial_id: str
+    wall_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exploited:
+    """A trial goes on from the checkpoint of another, with another configuration.
+
+    Args:
+        trial_id: The trial.
+        donor: The other one; itself where only its configuration changes.
+        checkpoint: The donor's checkpoint, relative to the experiment's directory.
+        iteration: The ``training_iteration`` that it covers: where the trial goes on.
+        target_iteration: Where the trial was.
+        resume_sequence: The last row of the trial that stays, -1 for none: it goes on behind it.
+        config: The new configuration; where JSON ends, a ``repr``.
+        given: The same, if JSON can hold it.
+        tag: The new label of what is in it.
+        donor_config: The donor's configuration, as ``config``.
+        donor_tag: The donor's label.
+        target_tag: The label that the trial had.
+        wall_time: Seconds since 1970.
+    """
+
+    kind: ClassVar[str] = "exploited"
+    trial_id: str
+    donor: str
+    checkpoint: str
+    iteration: int | None
+    target_iteration: int | None
+    resume_sequence: int
+    config: dict[str, Any]
+    given: dict[str, Any] | None
+    tag: str
+    donor_config: dict[str, Any]
+    donor_tag: str
+    target_tag: str
     wall_time: float
 
 
@@ -258,6 +324,9 @@ Event: TypeAlias = (
     | Checkpointed
     | CheckpointDropped
     | CheckpointRejected
+    | TrialPaused
+    | TrialResumed
+    | Exploited
     | TrialFailed
     | TrialReopened
     | TrialEnded

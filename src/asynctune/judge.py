@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from asynctune.blame import shown
 from asynctune.errors import MetricMissing, TuneError
-from asynctune.result import DONE, copy_row, flatten
-from asynctune.schedulers import Decision, TrialScheduler
+from asynctune.result import DONE, Row, copy_row, flatten
+from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdict
 from asynctune.stopper import Stopper
+from asynctune.suggest.suggestions import Suggestions
 from asynctune.trial import Status, StopReason, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was decided about a trial at a row.
+
+    Args:
+        ends: Why it ends, None if it does not.
+        decision: What the scheduler said.
+    """
+
+    ends: StopReason | None = None
+    decision: Verdict = Decision.CONTINUE
+
+
+NOTHING = Judgement()
+_CUT_SHORT = (StopReason.CANCELLED, StopReason.EXPERIMENT, StopReason.TIME_BUDGET)
 
 
 class Judge:
@@ -19,19 +41,27 @@ class Judge:
         stopper: When trials stop.
         scheduler: How they go on.
         metric: What each result has to have, or None.
+        suggestions: Who else is told what became of the trials.
     """
 
-    def __init__(self, stopper: Stopper, scheduler: TrialScheduler, metric: str | None) -> None:
+    def __init__(
+        self,
+        stopper: Stopper,
+        scheduler: TrialScheduler,
+        metric: str | None,
+        suggestions: Suggestions,
+    ) -> None:
         self._stopper = stopper
         self._scheduler = scheduler
         self._metric = metric
+        self._suggestions = suggestions
 
     def added(self, trial: Trial) -> None:
         """A trial was drawn."""
         self._scheduler.on_trial_add(trial)
 
-    def result(self, trial: Trial) -> StopReason | None:
-        """Decide about a trial's newest row: why it ends, or None.
+    def result(self, trial: Trial) -> Judgement:
+        """Decide about a trial's newest row.
 
         Raises:
             MetricMissing: The row lacks a metric that something waits for.
@@ -40,19 +70,47 @@ class Judge:
         flat = flatten(row)
         if self._metric is not None and self._metric not in flat:
             raise MetricMissing(self._metric, flat)
+        judgement = self._decide(trial, row, flat)
+        self._suggestions.note_result(trial.trial_id, flat)
+        return judgement
+
+    def _decide(self, trial: Trial, row: Row, flat: Row) -> Judgement:
         if self._stopper(trial.trial_id, copy_row(row)):
-            return StopReason.CRITERION
+            return Judgement(StopReason.CRITERION)
         if row.get(DONE):
-            return StopReason.DONE
+            return Judgement(StopReason.DONE)
         decision = self._scheduler.on_trial_result(trial, flat)
-        if decision == Decision.STOP:
-            return StopReason.SCHEDULER
-        if decision != Decision.CONTINUE:
+        if isinstance(decision, Exploit):
+            return Judgement(decision=decision)
+        if decision not in tuple(Decision):
             raise TuneError(
-                f"{type(self._scheduler).__name__}.on_trial_result() answered {decision!r}; CONTINUE "
-                "or STOP is wanted"
+                f"{type(self._scheduler).__name__}.on_trial_result() answered {shown(decision)}; "
+                f"{', '.join(Decision)} or an Exploit is wanted"
             )
-        return None
+        decision = Decision(decision)
+        return Judgement(StopReason.SCHEDULER if decision is Decision.STOP else None, decision)
+
+    def resumed(self, trial: Trial) -> None:
+        """A paused trial goes on."""
+        self._scheduler.on_trial_resume(trial)
+
+    def choose(self, free: Free) -> str | None:
+        """Say which paused trial goes on; None: a new one, or nobody.
+
+        Raises:
+            TuneError: The scheduler named one that is not paused.
+        """
+        chosen = self._scheduler.choose(free)
+        if chosen is not None and chosen not in free.paused:
+            raise TuneError(
+                f"{type(self._scheduler).__name__}.choose() answered {shown(chosen)}; one of the paused "
+                f"trials ({', '.join(free.paused) or 'there are none'}) or None is wanted"
+            )
+        return chosen
+
+    def dismissed(self) -> Collection[str]:
+        """Return the paused trials that the scheduler has done with."""
+        return self._scheduler.dismissed()
 
     def stops_all(self) -> bool:
         """Tell whether the whole run is to stop."""
@@ -60,9 +118,16 @@ class Judge:
 
     def ended(self, trial: Trial) -> None:
         """A trial is over."""
+        self.told_searcher(trial)
         if trial.status is Status.ERROR:
             self._scheduler.on_trial_error(trial)
         elif trial.started_at is None:
             self._scheduler.on_trial_remove(trial)
         else:
             self._scheduler.on_trial_complete(trial, flatten(trial.last_result))
+
+    def told_searcher(self, trial: Trial) -> None:
+        """Let the searcher know that a trial is over, unless it was only cut short."""
+        if trial.stop_reason not in _CUT_SHORT:
+            failed = trial.status is Status.ERROR
+            self._suggestions.note_end(trial.trial_id, flatten(trial.last_result), error=failed)

@@ -35,6 +35,7 @@ class LogFeeder:
         self._writer = LogWriter(loggers)
         self._state = state
         self._open: set[str] = set()
+        self._last: dict[str, int] = {}
         lost = past.lost_track if past is not None else frozenset()
         # Logs lag behind the journal, and a driver that dies takes with it what was not yet written.
         self._to_mend = [
@@ -56,7 +57,13 @@ class LogFeeder:
                     case ev.TrialAdded():
                         self._begin(event.trial_id, event.config)
                     case ev.Reported():
+                        self._last[event.trial_id] = event.sequence
                         self._writer.result(event.trial_id, event.row)
+                    case ev.TrialPaused():
+                        await self._rewind(event.trial_id, event.resume_sequence)
+                    case ev.Exploited():
+                        await self._rewind(event.trial_id, event.resume_sequence)
+                        self._writer.update_config(event.trial_id, event.config)
                     case ev.TrialFailed() if event.again:
                         await self._restart(event.trial_id, event.resume_sequence)
                     case ev.TrialReopened() | ev.CheckpointRejected():
@@ -70,7 +77,13 @@ class LogFeeder:
         self._open.add(trial_id)
         self._writer.open(trial_id, config, trial.logdir, trial)
 
+    async def _rewind(self, trial_id: str, sequence: int) -> None:
+        """Let the logs of a trial go back to a row, if they are beyond it."""
+        if self._last.get(trial_id, sequence) > sequence:
+            await self._restart(trial_id, sequence)
+
     def _end(self, trial_id: str) -> None:
+        self._last.pop(trial_id, None)
         self._open.discard(trial_id)
         self._writer.end(trial_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from asynctune import __version__
@@ -104,7 +104,7 @@ def _locked(plan: Plan, spec: ev.RunStarted, stored: StoredJournal, files: Files
     try:
         if stored.exists():  # asked again: another driver may have come before us
             past, torn = _take_over(plan, spec, stored, journal)
-            return Opened(replace(plan, seed=past.started.seed), journal, lock, past, torn)
+            return Opened(plan, journal, lock, past, torn)
         journal.open()
     except BaseException:
         journal.close()
@@ -120,7 +120,8 @@ def _take_over(
         raise _directory.exists_already(plan.directory, plan.name)
     _directory.check(plan.directory)
     past = read_past(stored, plan.directory)
-    check_spec(past, spec, seed_given=plan.options.seed is not None)
+    # A seed that was not given is that of the journal, unless another driver began it just now.
+    check_spec(past, spec)
     return past, journal.open_again(stored)
 
 

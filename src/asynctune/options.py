@@ -28,6 +28,8 @@ from asynctune.retry import OnFailure, check_on_failure
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
 from asynctune.space import Space
 from asynctune.stopper import Stopper, make_stopper
+from asynctune.stored import seed_of
+from asynctune.suggest import BasicVariantGenerator, Searcher
 from asynctune.trial import Trial
 
 Seconds = float | timedelta
@@ -53,6 +55,7 @@ class Arguments(TypedDict, total=False):
     num_samples: int
     stop: Mapping[str, float] | Callable[[str, Row], bool] | Stopper | None
     scheduler: TrialScheduler | None
+    search_alg: Searcher | None
     resources_per_trial: Mapping[str, Any] | Resources | None
     max_concurrent_trials: int | None
     time_budget_s: Seconds | None
@@ -82,6 +85,7 @@ class Arguments(TypedDict, total=False):
     log_to_driver: bool
     trial_name_creator: Callable[[Trial], str] | None
     seed: int | None
+    deterministic: bool
     sync_to_driver: Any
 
 
@@ -95,6 +99,7 @@ class Options:
     num_samples: int = 1
     stop: Any = None
     scheduler: TrialScheduler | None = None
+    search_alg: Searcher | None = None
     resources_per_trial: Mapping[str, Any] | Resources | None = None
     max_concurrent_trials: int | None = None
     time_budget_s: Seconds | None = None
@@ -124,6 +129,7 @@ class Options:
     log_to_driver: bool = False
     trial_name_creator: Callable[[Trial], str] | None = None
     seed: int | None = None
+    deterministic: bool = False
     sync_to_driver: Any = None
 
 
@@ -136,6 +142,7 @@ class Plan:
         space: The space of ``config``.
         stopper: What ``stop`` means.
         scheduler: The scheduler, bound to the objective.
+        searcher: The searcher, bound to the space and the objective.
         resources: What each trial gets, None: what its configuration requests.
         seed: The seed, drawn if none was given.
         name: The experiment.
@@ -155,6 +162,7 @@ class Plan:
     space: Space
     stopper: Stopper
     scheduler: TrialScheduler
+    searcher: Searcher
     resources: Resources | None
     seed: int
     name: str
@@ -196,6 +204,9 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
     scheduler = options.scheduler if options.scheduler is not None else FIFOScheduler()
     if not isinstance(scheduler, TrialScheduler):
         raise ConfigError(f"scheduler is {shown(scheduler)}; an instance of a scheduler is wanted")
+    searcher = options.search_alg if options.search_alg is not None else BasicVariantGenerator()
+    if not isinstance(searcher, Searcher):
+        raise ConfigError(f"search_alg is {shown(searcher)}; an instance of a searcher is wanted")
     with about("config"):
         space = Space({} if options.config is None else options.config)
     with about("stop"):
@@ -203,15 +214,26 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
     formats = options.export_formats
     parent = parent_of(options.storage_path, options.local_dir)
     name = name_of(options.name, trainable_name)
-    with about("scheduler"):  # last of all: it is this run's from here on
+    resume = _resume(options)
+    seed = options.seed
+    if seed is None and resume is not Resume.NEW:
+        seed = seed_of(os.path.join(parent, name))
+    if seed is None:
+        seed = secrets.randbits(48)
+    # Last of all: they are this run's from here on.
+    with about("scheduler"):
         scheduler = scheduler.bind(options.metric, options.mode)
+    scheduler.begin(seed)
+    with about("search_alg"):
+        searcher.bind(space, options.metric, options.mode, seed)
     return Plan(
         options=options,
         space=space,
         stopper=stopper,
         scheduler=scheduler,
+        searcher=searcher,
         resources=resources,
-        seed=options.seed if options.seed is not None else secrets.randbits(48),
+        seed=seed,
         name=name,
         directory=os.path.join(parent, name),
         loggers=_loggers(options.loggers),
@@ -222,7 +244,7 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
         grace_s=_seconds("grace_s", options.grace_s, zero=True),
         export_formats=(formats,) if isinstance(formats, str) else tuple(formats or ()),
         restore=os.path.abspath(options.restore) if options.restore is not None else None,
-        resume=_resume(options),
+        resume=resume,
     )
 
 
@@ -271,7 +293,10 @@ def _check_kinds(options: Options) -> None:
             f"executor is {shown(options.executor)}; an instance of an executor is wanted, such as "
             "ProcessExecutor() or InlineExecutor()"
         )
-    for name in ("checkpoint_at_end", "fail_fast", "raise_on_failed_trial", "log_to_driver"):
+    flags = (
+        "checkpoint_at_end", "fail_fast", "raise_on_failed_trial", "log_to_driver", "deterministic",
+    )  # fmt: skip
+    for name in flags:
         if not isinstance(getattr(options, name), bool):
             text = shown(getattr(options, name))
             raise ConfigError(f"{name} is {text}; True or False is wanted")

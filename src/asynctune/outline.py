@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from asynctune.domains import Choice, Domain, SampleFrom
-from asynctune.resolve import Grid, Path, path_text
+from asynctune.resolve import Grid
 from asynctune.secret import Secret
+from asynctune.views import Path, path_text
 
 _LONG = 200
 

@@ -28,6 +28,15 @@ class Preflight:
         self._plan = plan
         self._cls = shipment.cls
         self._executor = executor
+        self.usual = plan.resources or Resources()
+        """What the first trial asks for, once :meth:`check` has found out."""
+
+    @property
+    def cannot_pause(self) -> str:
+        """Why trials cannot be paused, "" if they can."""
+        if defines_hook(self._cls, "_save"):
+            return ""
+        return f"{self._cls.__name__} defines neither _save nor save_checkpoint"
 
     def resources_of(self, config: dict[str, Any]) -> Resources:
         """Find out what a trial with this configuration gets.
@@ -71,7 +80,7 @@ class Preflight:
         with about("config"):
             config = self._plan.space.variant(0, self._plan.seed).config
             json.dumps(shown(config))
-        self.resources_of(config)
+        self.usual = self.resources_of(config)
         self._executor.check_config(config)
         if self._plan.export_formats and not defines_hook(cls, "_export_model"):
             raise ConfigError(
@@ -84,4 +93,9 @@ class Preflight:
             raise ConfigError(
                 f"checkpoints are asked for (checkpoint_freq, checkpoint_at_end), but {cls.__name__} "
                 "defines neither _save nor save_checkpoint"
+            )
+        if self._plan.scheduler.needs_checkpoints and self.cannot_pause:
+            raise ConfigError(
+                f"scheduler is a {type(self._plan.scheduler).__name__}, which pauses or clones trials, but "
+                f"{self.cannot_pause}"
             )

@@ -9,17 +9,16 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from asynctune.blame import described, shown
 from asynctune.domains import Choice, Domain, SampleFrom, is_grid
 from asynctune.errors import ConfigError, SpecMismatch
 from asynctune.signature import function_name
+from asynctune.views import DictView, ListView, Path, Spec, View, generator, path_text, place
 
-Path: TypeAlias = tuple[Any, ...]
 _TAG_LENGTH = 120
 _DEEPEST_NOTE = 32
 DEEPEST = 64
@@ -92,10 +91,10 @@ class _Resolver:
         """Return a node for a function to read: what holds containers or markers, lazily."""
         node = self._settle(path, node)
         if isinstance(node, dict):
-            return _DictView(self, path, node)
+            return DictView(self, path, node)
         lazy = (dict, list, tuple, Domain, SampleFrom)
         if isinstance(node, list | tuple) and any(isinstance(item, lazy) for item in node):
-            return _ListView(self, path, node)
+            return ListView(self, path, node)
         return self.build(path, node)
 
     def _settle(self, path: Path, node: Any) -> Any:
@@ -121,7 +120,7 @@ class _Resolver:
         return note, value
 
     def _call(self, path: Path, marker: SampleFrom, seed: str) -> tuple[Any, Any]:
-        spec = Spec(_DictView(self, (), self._tree), seed)
+        spec = Spec(DictView(self, (), self._tree), seed)
         try:
             value = self._returned(path, marker.func(spec))
         except Exception as exc:
@@ -134,7 +133,7 @@ class _Resolver:
         return {"repr": shown(value)} | ({"seed": seed} if spec.used_rng else {}), value
 
     def _returned(self, path: Path, value: Any, depth: int = 0) -> Any:
-        if isinstance(value, _View):
+        if isinstance(value, View):
             return value.plain()
         if is_endless(value) or depth > DEEPEST:
             what = ENDLESS if depth <= DEEPEST else f"more than {DEEPEST} levels of containers"
@@ -179,9 +178,9 @@ class Fresh(_Resolver):
             return self._call(path, marker, seed)
         try:
             if isinstance(marker, Choice):
-                position = marker.position(_rng(seed))
+                position = marker.position(generator(seed))
                 return {"choice": position}, marker.categories[position]
-            value = marker.sample(_rng(seed))
+            value = marker.sample(generator(seed))
         except Exception as exc:
             what = f"{shown(marker)} cannot be drawn from: {described(exc)}"
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
@@ -229,85 +228,6 @@ class Again(_Resolver):
         elif type(note) in (int, float):
             return note, note
         raise self._tell(mismatch(path_text(path), noted))
-
-
-class Spec:
-    """What a function of ``sample_from`` is given: ``config``, to be read lazily, and ``rng``."""
-
-    __slots__ = ("_rng", "_seed", "config")
-
-    def __init__(self, config: Mapping[Any, Any], seed: str) -> None:
-        self.config = config
-        self._seed = seed
-        self._rng: random.Random | None = None
-
-    @property
-    def rng(self) -> random.Random:
-        """A generator of this value's own."""
-        if self._rng is None:
-            self._rng = _rng(self._seed)
-        return self._rng
-
-    @property
-    def used_rng(self) -> bool:
-        """Whether the function asked for ``rng``."""
-        return self._rng is not None
-
-
-class _View:
-    """Part of a config that is being resolved, read without resolving the rest."""
-
-    __slots__ = ("_node", "_path", "_resolver")
-
-    def __init__(self, resolver: _Resolver, path: Path, node: Any) -> None:
-        self._resolver = resolver
-        self._path = path
-        self._node = node
-
-    def plain(self) -> Any:
-        return self._resolver.build(self._path, self._node)
-
-    def __len__(self) -> int:
-        return len(self._node)
-
-    def __repr__(self) -> str:
-        return repr(self.plain())
-
-
-class _DictView(_View, Mapping[Any, Any]):
-    __slots__ = ()
-
-    def __getitem__(self, key: Any) -> Any:
-        if key not in self._node:
-            raise KeyError(self._missing(key))
-        return self._resolver.view((*self._path, key), self._node[key])
-
-    def __getattr__(self, name: str) -> Any:
-        # Dunders are asked for by copy and pickle, before there is a node to look into.
-        if name.startswith("__") or name not in self._node:
-            raise AttributeError(name if name.startswith("__") else self._missing(name))
-        return self[name]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._node)
-
-    def _missing(self, key: Any) -> str:
-        return f"{place(self._path)} has no {key!r}; it has {', '.join(map(repr, self._node))}"
-
-
-class _ListView(_View, Sequence[Any]):
-    __slots__ = ()
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        position = range(len(self))[index]
-        return self._resolver.view((*self._path, position), self._node[position])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, list | tuple | _ListView) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def rebuilt(node: Any, child: Callable[[Any, Any], Any]) -> Any:
@@ -377,16 +297,6 @@ def _equal(one: Any, other: Any) -> bool:
         return False
 
 
-def path_text(path: Path) -> str:
-    """Write a path as journals and errors do."""
-    return "/".join(map(str, path))
-
-
-def place(path: Path) -> str:
-    """Say where a path is, for an error."""
-    return f"{path_text(path)!r} in config" if path else "config"
-
-
 def path_order(path: Path) -> list[tuple[int, int, str]]:
     """Return the key by which paths are sorted: 10 after 9, and indices before names."""
     return [(0, key, "") if isinstance(key, int) else (1, 0, str(key)) for key in path]
@@ -397,8 +307,3 @@ def mismatch(text: str, note: Any) -> SpecMismatch:
     return SpecMismatch(
         f"{text!r}: {note!r} was drawn, which this config cannot draw; resume with its own"
     )
-
-
-def _rng(seed: str) -> random.Random:
-    # A str seeds by its SHA-512, whatever PYTHONHASHSEED is; as bytes, lone surrogates in it do, too.
-    return random.Random(seed.encode("utf-8", "surrogatepass"))

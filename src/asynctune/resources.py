@@ -183,6 +183,18 @@ class ResourcePool:
             )
             raise ConfigError(f"{text}. {advice}" if advice else text)
 
+    def fits(self, resources: Resources) -> float:
+        """Return how many trials that ask for this fit into the empty pool, ``math.inf`` for any."""
+        most = math.inf if self.slots is None else float(self.slots)
+        if math.isinf(self.cpus):
+            return most
+        asked = [(resources.cpu_total, self.cpus), (resources.gpu_total, float(len(self.gpus)))]
+        asked += [
+            (amount, self.custom.get(name, 0.0))
+            for name, amount in resources.custom_resources.items()
+        ]
+        return min([most, *(math.floor(round(there / n, 6)) for n, there in asked if n)])
+
     def take(self, resources: Resources) -> Share | None:
         """Lend a share, or return None if it does not fit now."""
         if self.slots is not None and self.lent >= self.slots:

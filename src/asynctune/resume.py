@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 
 from asynctune import events as ev
 from asynctune.errors import MetricMissing, SpecMismatch
-from asynctune.judge import Judge
+from asynctune.judge import NOTHING, Judge
 from asynctune.live import LiveTrial
 from asynctune.outline import differences
+from asynctune.result import shown
+from asynctune.schedulers import Decision, Exploit
 from asynctune.state import ExperimentState, stored_state
 from asynctune.stored import StoredJournal
+from asynctune.suggest.suggestions import Suggestions
 from asynctune.trial import Status, StopReason, Trial
 
 _INTERRUPTED = frozenset({StopReason.CANCELLED, StopReason.TIME_BUDGET, StopReason.EXPERIMENT})
@@ -54,12 +57,14 @@ class TakenUp:
         trial: The trial.
         verdict: Why it ends at once: that was decided, or would have been, before its driver died.
         reopened: What has to be written down first, or None.
+        paused: That it is paused has to be written down first, or None.
         notice: What the user should know, or "".
     """
 
     trial: LiveTrial
     verdict: StopReason | None = None
     reopened: ev.TrialReopened | None = None
+    paused: ev.TrialPaused | None = None
     notice: str = ""
 
 
@@ -129,13 +134,12 @@ def read_past(stored: StoredJournal, directory: str) -> Past:
     )
 
 
-def check_spec(past: Past, now: ev.RunStarted, *, seed_given: bool) -> None:
+def check_spec(past: Past, now: ev.RunStarted) -> None:
     """Refuse to go on with another space or objective.
 
     Args:
         past: What is continued.
         now: What it is continued with.
-        seed_given: Whether the seed is the user's.
 
     Raises:
         SpecMismatch: The message lists what differs.
@@ -146,7 +150,7 @@ def check_spec(past: Past, now: ev.RunStarted, *, seed_given: bool) -> None:
         old, new = getattr(before, name), getattr(now, name)
         if old != new:
             found.append(f"{name} was {old!r} and is {new!r}")
-    if seed_given and before.seed != now.seed:
+    if before.seed != now.seed:
         found.append(f"seed was {before.seed} and is {now.seed}")
     if found:
         raise SpecMismatch(
@@ -162,6 +166,7 @@ class Replay:
         past: What is continued.
         state: The state of the new run, empty.
         judge: Its judge, who has heard of nothing yet.
+        suggestions: Its suggestions, of which there were none yet.
         errored: Whether failed trials are tried again.
         exports: Whether trials are exported at their end.
     """
@@ -171,6 +176,7 @@ class Replay:
         past: Past,
         state: ExperimentState[LiveTrial],
         judge: Judge,
+        suggestions: Suggestions,
         *,
         errored: bool,
         exports: bool,
@@ -178,6 +184,7 @@ class Replay:
         self._past = past
         self._state = state
         self._judge = judge
+        self._suggestions = suggestions
         self._errored = errored
         self._exports = exports
         self._failed_for_good: set[str] = set()
@@ -190,6 +197,8 @@ class Replay:
     def run(self) -> None:
         """Replay everything. Takes a while, and runs the user's stopper and scheduler."""
         for place, event in self._past.stored.events():
+            if isinstance(event, ev.Exploited):
+                self._give_config(event)
             self._state.apply(event, place)
             if not isinstance(event, ev.RunStarted | ev.RunEnded):
                 self._tell(event, place, self._state.trials[event.trial_id])
@@ -216,9 +225,17 @@ class Replay:
             if not trial.is_rebuildable:
                 yield TakenUp(trial, verdict=StopReason.CANCELLED, notice=_not_rebuildable(trial))
                 continue
+            if trial.status is Status.PAUSED:
+                trial.is_held = False  # whoever held it had a handle, and that is gone
+                yield TakenUp(trial)
+                continue
             because = self._because(trial)
             if because is None:
                 yield TakenUp(trial)
+                continue
+            if self._was_pausing(trial):
+                last = trial.last_sequence
+                yield TakenUp(trial, paused=ev.TrialPaused(trial.trial_id, last, now))
                 continue
             sequence = trial.checkpoint.sequence if trial.checkpoint else -1
             notice = ""
@@ -231,13 +248,18 @@ class Replay:
     def _tell(self, event: ev.Event, place: int, trial: LiveTrial) -> None:
         match event:
             case ev.TrialAdded():
+                if event.drawn is not None:
+                    config = trial.config if trial.is_rebuildable else None
+                    self._suggestions.replay(event, config)
                 self._judge.added(trial)
+            case ev.TrialResumed():
+                self._judge.resumed(trial)
             case ev.Reported():
                 try:
                     trial.judged(self._judge.result(trial))
                     self._unjudged.discard(trial.trial_id)
                 except MetricMissing:  # what ended the run then; the trainable may be mended since
-                    trial.judged(None)
+                    trial.judged(NOTHING)
                     self._unjudged.add(trial.trial_id)
             case ev.TrialFailed() if not event.again:
                 self._failed_for_good.add(trial.trial_id)
@@ -250,6 +272,26 @@ class Replay:
                 if self._is_final(trial):
                     self._final.add(trial.trial_id)
                     self._judge.ended(trial)
+                else:
+                    self._judge.told_searcher(trial)
+            case ev.TrialEnded():
+                self._judge.told_searcher(trial)  # it was told so, whatever came later
+
+    def _give_config(self, event: ev.Exploited) -> None:
+        """Let a trial have the objects of the configuration that the scheduler has given it again."""
+        trial = self._state.trials[event.trial_id]
+        decision = trial.decision
+        if isinstance(decision, Exploit) and shown(decision.config) == event.config:
+            trial.next_config = decision.config
+
+    def _was_pausing(self, trial: LiveTrial) -> bool:
+        """Tell whether all that was missing to a pause is that it was written down."""
+        checkpoint = trial.checkpoint
+        return (
+            trial.decision == Decision.PAUSE
+            and checkpoint is not None
+            and checkpoint.sequence == trial.last_sequence
+        )
 
     def _is_final(self, trial: LiveTrial) -> bool:
         """Tell whether a trial that has ended stays so; note why, where that may surprise."""

@@ -7,11 +7,9 @@ readers, the loggers and the callbacks have it from there.
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -19,11 +17,12 @@ import anyio.abc
 import anyio.to_thread
 
 from asynctune import events as ev
+from asynctune.admission import Admission
 from asynctune.callback import Callback, feed
-from asynctune.checkpoints import CheckpointManager
 from asynctune.directory import remove_leftovers
 from asynctune.errors import ConfigError, StorageError, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
+from asynctune.executors._slots import Lease
 from asynctune.executors.base import Executor
 from asynctune.failures import summed_up
 from asynctune.files import current
@@ -32,20 +31,19 @@ from asynctune.live import LiveTrial
 from asynctune.logcallback import LogFeeder
 from asynctune.notices import warn
 from asynctune.opening import Opened, started
-from asynctune.options import Resume
+from asynctune.options import Plan, Resume
 from asynctune.preflight import Preflight
 from asynctune.progress.terminal import LineProgress, OutputEcho
-from asynctune.resolve import is_json
 from asynctune.resources import Resources
-from asynctune.result import shown
 from asynctune.resume import Past, Replay, TakenUp
-from asynctune.space import Space, Variant
 from asynctune.state import ExperimentState
-from asynctune.suggest import BasicVariantGenerator
+from asynctune.suggest.suggestions import Suggestions
 from asynctune.trial import Status, StopReason
+from asynctune.trialmaker import Candidate, TrialMaker
 from asynctune.trialtask import TrialTask
 
 _DRAIN_S = 30.0
+_MANY_AT_ONCE = 16
 
 
 class Runner:
@@ -55,24 +53,34 @@ class Runner:
         opened: The experiment: what to do, and where it is written down.
         shipment: The trainable.
         executor: Where; it is open while :meth:`run` runs.
+        preflight: What was found out about them.
     """
 
-    def __init__(self, opened: Opened, shipment: Shipment, executor: Executor) -> None:
+    def __init__(
+        self, opened: Opened, shipment: Shipment, executor: Executor, preflight: Preflight
+    ) -> None:
         self.plan = plan = opened.plan
         self.shipment = shipment
         self.journal = opened.journal
-        self.state: ExperimentState[LiveTrial] = ExperimentState(self._make_trial)
         self.executor = executor
-        self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric)
+        self.suggestions = Suggestions(
+            plan.searcher,
+            plan.space,
+            plan.options.num_samples,
+            plan.seed,
+            lag=_lag(plan, executor) if plan.options.deterministic else None,
+        )
+        self._maker = TrialMaker(
+            plan, shipment, preflight, self.suggestions, opened.journal.read_rows
+        )
+        self.state: ExperimentState[LiveTrial] = ExperimentState(self._maker.make)
+        self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric, self.suggestions)
         self._opened = opened
-        self._preflight = Preflight(plan, shipment, executor)
+        self._preflight = preflight
         self._replay: Replay | None = None
-        self._variants = BasicVariantGenerator(plan.space, plan.options.num_samples, plan.seed)
-        self._prefix = secrets.token_hex(3)[:5]
         self._began = time.monotonic()
         self._trials: anyio.abc.TaskGroup | None = None
-        self._configs: dict[str, dict[str, Any]] = {}
-        self.running = anyio.CapacityLimiter(plan.options.max_concurrent_trials or math.inf)
+        self._admission: Admission | None = None
         self._drawing = anyio.CancelScope()
         self._ending: StopReason | None = None
         self._scope = anyio.CancelScope()
@@ -98,7 +106,13 @@ class Runner:
     @property
     def total(self) -> int | None:
         """How many trials the space gives, None for no end."""
-        return self._variants.total
+        return self.suggestions.total
+
+    @property
+    def admission(self) -> Admission:
+        """Where slots come from."""
+        assert self._admission is not None, "the run has not begun"
+        return self._admission
 
     def stop(self, reason: StopReason = StopReason.EXPERIMENT, *, now: bool = False) -> None:
         """Draw no more trials, and end those that run: at their next report, or now."""
@@ -129,16 +143,35 @@ class Runner:
         Raises:
             TuneError: The run is over, or ending.
         """
-        if self._trials is None or self._ending is not None:
+        if self._trials is None or self._ending is not None or self.admission.is_over:
             raise TuneError("add_trial() was called on an experiment that has ended or is ending")
         if not isinstance(config, Mapping):
             raise ConfigError(f"add_trial() was given {config!r}; a dict is wanted")
-        drawn = Space(config).variant(len(self.state.trials), self.plan.seed)
-        self.executor.check_config(drawn.config)
-        by_hand = replace(drawn, tag=drawn.tag or "by hand")
-        trial = self._add(*self._looked_at(by_hand), by_hand=True)
+        candidate = self._maker.by_hand(config)
+        self.executor.check_config(candidate.variant.config)
+        trial = self._add(candidate)
         self._trials.start_soon(TrialTask(trial, self).run)
         return trial
+
+    async def draw(self) -> Candidate | None:
+        """Ask for the next trial; None: there is none now."""
+        return await self._maker.draw()
+
+    def begin(self, candidate: Candidate, lease: Lease) -> None:
+        """Add a trial, and start it on the slot."""
+        if self._ending is not None or self._trials is None:  # ordered while it was drawn
+            lease.release()
+            return
+        trial = self._add(candidate)
+        trial.lease = lease
+        self._trials.start_soon(TrialTask(trial, self).run)
+
+    def go_on(self, trial: LiveTrial, lease: Lease) -> None:
+        """Let a paused trial go on, on the slot."""
+        self.record(ev.TrialResumed(trial.trial_id, time.time()))
+        self.judge.resumed(trial)
+        trial.lease = lease
+        trial.has_slot.set()
 
     # -- the whole run ----------------------------------------------------------------------------
 
@@ -146,15 +179,11 @@ class Runner:
         """Take over what earlier drivers left. Takes a while; called in a thread, before the run."""
         errored = self.plan.resume is Resume.ERRORED
         exports = bool(self.plan.export_formats)
-        self._replay = Replay(past, self.state, self.judge, errored=errored, exports=exports)
-        self._replay.run()
-        for trial_id in self.state.trials:
-            self._prefix = trial_id.rpartition("_")[0]
-            break
-        options = self.plan.options
-        self._variants = BasicVariantGenerator(
-            self.plan.space, options.num_samples, self.plan.seed, self.state.num_drawn
+        self._replay = Replay(
+            past, self.state, self.judge, self.suggestions, errored=errored, exports=exports
         )
+        self._replay.run()
+        self._maker.go_on_from(list(self.state.trials.values()))
 
     async def run(self) -> None:
         """Run all trials to their ends.
@@ -179,10 +208,11 @@ class Runner:
                 with self._scope:
                     async with anyio.create_task_group() as clock:
                         clock.start_soon(self._watch_budget)
+                        self._admission = Admission(self, self._preflight.usual)
                         async with anyio.create_task_group() as self._trials:
                             if self._replay is not None:
                                 await self._take_up(self._replay)
-                            self._trials.start_soon(self._draw_all)
+                            self._trials.start_soon(self._admit)
                             self.is_ready.set()
                         clock.cancel_scope.cancel()
             except BaseException as exc:
@@ -243,18 +273,10 @@ class Runner:
         finally:
             self.journal.close()
 
-    async def _draw_all(self) -> None:
-        """Draw trials one after another, each when the one before has got its slot."""
+    async def _admit(self) -> None:
+        """Give slots away until the end, or until no more may be given."""
         with self._drawing:
-            while self._ending is None:
-                # In a thread: sample_from is the user's code, and a configuration may be large.
-                drawn = await anyio.to_thread.run_sync(self._draw)
-                if drawn is None or self._ending is not None:  # ordered while it was drawn
-                    return
-                trial = self._add(*drawn)
-                assert self._trials is not None
-                self._trials.start_soon(TrialTask(trial, self).run)
-                await trial.has_slot.wait()
+            await self.admission.run()
 
     @property
     def _budget_left_s(self) -> float:
@@ -271,7 +293,7 @@ class Runner:
         """Go on with the trials that earlier drivers left."""
         assert self._trials is not None
         for trial in self.state.trials.values():
-            trial.wire()
+            self._wire(trial)
         if self._opened.torn:
             await warn(
                 "%s: the driver before was cut short while it wrote; %d unfinished bytes are gone",
@@ -297,7 +319,9 @@ class Runner:
             self.trial_failed(trial.error)
         if item.reopened is not None:
             self.record(item.reopened)
-            trial.wire()
+            self._wire(trial)
+        if item.paused is not None:
+            self.record(item.paused)
         assert self._trials is not None
         self._trials.start_soon(TrialTask(trial, self).run, item.verdict)
         if self._ending is not None:
@@ -317,61 +341,18 @@ class Runner:
         there = len(self.state.trials)
         return f"resumed {self.plan.name}: {ended} of {there} trials so far have ended"
 
-    def _draw(self) -> tuple[Variant, Resources, dict[str, Any]] | None:
-        variant = self._variants.next()
-        return None if variant is None else self._looked_at(variant)
-
-    def _looked_at(self, variant: Variant) -> tuple[Variant, Resources, dict[str, Any]]:
-        """Find out what a variant asks for, and how it is shown."""
-        return variant, self._preflight.resources_of(variant.config), shown(variant.config)
-
     # -- small things -----------------------------------------------------------------------------
 
-    def _add(
-        self,
-        variant: Variant,
-        resources: Resources,
-        brief: dict[str, Any],
-        *,
-        by_hand: bool = False,
-    ) -> LiveTrial:
-        index = len(self.state.trials)
-        trial_id = f"{self._prefix}_{index:05d}"
-        self._configs[trial_id] = variant.config
-        event = ev.TrialAdded(
-            trial_id=trial_id,
-            index=index,
-            name=f"{self.shipment.name}_{trial_id}",
-            tag=variant.tag,
-            config=brief,
-            drawn=None if by_hand else variant.drawn,
-            resources=resources.to_dict(),
-            wall_time=time.time(),
-            given=variant.config if by_hand and is_json(variant.config) else None,
-        )
-        creator = self.plan.options.trial_name_creator
-        if creator is not None:
-            event = replace(event, name=str(creator(self._make_trial(event))))
+    def _add(self, candidate: Candidate) -> LiveTrial:
+        event = self._maker.event(candidate)
         self.record(event)
-        del self._configs[trial_id]
-        trial = self.state.trials[trial_id]
-        trial.wire()
+        trial = self.state.trials[event.trial_id]
+        self._wire(trial)
         self.judge.added(trial)
         return trial
 
-    def _make_trial(self, event: ev.TrialAdded) -> LiveTrial:
-        config = self._configs.get(event.trial_id)
-        if config is None:  # of an earlier driver
-            drawn = event.drawn
-            config = self.plan.space.rebuild(drawn) if drawn is not None else event.given
-        options = self.plan.options
-        return LiveTrial(
-            event,
-            directory=self.plan.directory,
-            read_rows=self.journal.read_rows,
-            config=config,
-            kept=CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr),
-        )
+    def _wire(self, trial: LiveTrial) -> None:
+        trial.wire(self.admission.news, self._preflight.cannot_pause)
 
     def _ended(self, error: BaseException | None) -> ev.RunEnded:
         text = None
@@ -382,6 +363,14 @@ class Runner:
         else:
             reason = "stopped" if self._ending else "done"
         return ev.RunEnded(reason, text, time.time(), time.monotonic() - self._began)
+
+
+def _lag(plan: Plan, executor: Executor) -> int:
+    """Return how many trials may run at once: so many suggestions come before anything is known."""
+    resources = plan.resources or Resources()
+    most = executor.pool.fits(resources)
+    limit = plan.options.max_concurrent_trials or math.inf
+    return int(min(most, limit, _MANY_AT_ONCE))
 
 
 def _only(error: BaseException) -> BaseException:

@@ -48,15 +48,13 @@ from asynctune.resolve import (
     Again,
     Fresh,
     Grid,
-    Path,
     Variant,
     is_endless,
     mismatch,
     path_order,
-    path_text,
-    place,
     rebuilt,
 )
+from asynctune.views import Path, path_text, place
 
 __all__ = [
     "Choice", "Domain", "LogRandInt", "LogUniform", "RandInt", "RandN", "SampleFrom", "Space",

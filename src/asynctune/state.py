@@ -26,6 +26,7 @@ class ExperimentState(Generic[T]):
         self.num_final = 0
         self.num_drawn = 0
         self._make_trial = make_trial
+        self._pinned: dict[str, tuple[T, str]] = {}
 
     def apply(self, event: ev.Event, place: int) -> None:
         """Take over an event.
@@ -45,9 +46,30 @@ class ExperimentState(Generic[T]):
                 self.num_drawn += event.drawn is not None
             case _:
                 trial = self.trials[event.trial_id]
+                self._move_pins(trial, event)
                 self.num_final -= trial.status.is_final
                 trial.apply(event, place)
                 self.num_final += trial.status.is_final
+
+    def _move_pins(self, trial: T, event: ev.Event) -> None:
+        """Let a donor keep the checkpoint that another trial begins from, until that has one of its own.
+
+        In memory only: what may be deleted is decided where trials run.
+        """
+        pinned: tuple[T, str] | None = None
+        match event:
+            case ev.Exploited():
+                pinned = self.trials[event.donor], trial.path_of(event.checkpoint)
+            case ev.Checkpointed() | ev.TrialEnded():
+                pass
+            case _:
+                return
+        before = self._pinned.pop(trial.trial_id, None)
+        if before is not None:
+            before[0].unpin(before[1])
+        if pinned is not None:
+            pinned[0].pin(pinned[1])
+            self._pinned[trial.trial_id] = pinned
 
 
 def stored_state(

@@ -165,6 +165,18 @@ class StoredJournal:
             )
 
 
+def seed_of(directory: str) -> int | None:
+    """Return the seed that an experiment began with, None if there is none that can be read.
+
+    What is wrong with it is told when it is opened.
+    """
+    try:
+        first = next(iter(StoredJournal(Path(directory, FILE_NAME)).events()), None)
+    except (TuneError, OSError):
+        return None
+    return first[1].seed if first is not None and isinstance(first[1], ev.RunStarted) else None
+
+
 def repair(path: Path, apply: Callable[[ev.Event, int], object]) -> int:
     """Keep the good beginning of a damaged journal; what is cut off is kept beside it.
 

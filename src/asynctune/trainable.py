@@ -160,7 +160,7 @@ class Trainable:
         """Take over new hyperparameters without being rebuilt. Override it where that is possible.
 
         Args:
-            new_config: The new configuration; an override also sets ``self.config`` to it.
+            new_config: The new configuration; it becomes ``self.config`` if this worked.
 
         Returns:
             Whether it worked. This one returns False: rebuild the object.
@@ -334,7 +334,9 @@ class Trainable:
         return dict(exported or {})
 
     async def _run_reset_config(self, new_config: dict[str, Any]) -> bool:
-        return bool(await self._calls.hook(self.reset_config, new_config))
+        if took_it := bool(await self._calls.hook(self.reset_config, new_config)):
+            self.config = new_config
+        return took_it
 
     async def _run_get_config(self) -> dict[str, Any]:
         return self.get_config()
@@ -395,6 +397,4 @@ def _read(checkpoint_path: str) -> tuple[Manifest, Any]:
     if not manifest.saved_as_dict:
         return manifest, path
     # The one place where a checkpoint is unpickled: in the worker, verified, on request.
-    state = pickle.loads(Path(path).read_bytes())
-    state["tune_checkpoint_path"] = path
-    return manifest, state
+    return manifest, pickle.loads(Path(path).read_bytes()) | {"tune_checkpoint_path": path}

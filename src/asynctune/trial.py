@@ -16,6 +16,8 @@ from asynctune.errors import RemoteError, TrialError, TrialTimeout, UnsafePath, 
 from asynctune.resources import Resources
 from asynctune.result import Row
 
+_FEW = 16
+
 
 class Status(StrEnum):
     """Where a trial is. Each equals its plain string."""
@@ -47,12 +49,28 @@ class StopReason(StrEnum):
 
 _MOVES = {
     Status.PENDING: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
-    Status.RUNNING: {Status.PENDING, Status.PAUSED, Status.TERMINATED, Status.ERROR},
+    # To itself: it is built anew after an exploit.
+    Status.RUNNING: set(Status),
     Status.PAUSED: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
     # What has ended is taken up again only by a resume.
     Status.TERMINATED: {Status.PENDING},
     Status.ERROR: {Status.PENDING},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Where a trial took over the state of another.
+
+    Args:
+        donor: The id of the other one.
+        iteration: The ``training_iteration`` of the state.
+        target_iteration: Where the trial itself was then.
+    """
+
+    donor: str
+    iteration: int | None
+    target_iteration: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,8 @@ class Trial:
     Attributes:
         trial_id: Its id; also the name of its directory.
         config: Its configuration; from disk: as JSON, objects as their ``repr``.
+        initial_config: The one that it began with; an exploit gives it another.
+        lineage: Whose state it took over, oldest first.
         status: ``PENDING``, ``RUNNING``, ``PAUSED``, ``TERMINATED`` or ``ERROR``.
         last_result: The newest row, empty before the first.
         logdir: Its directory.
@@ -97,6 +117,8 @@ class Trial:
             "name",
             "tag",
             "config",
+            "initial_config",
+            "lineage",
             "resources",
             "logdir",
             "status",
@@ -131,6 +153,8 @@ class Trial:
         self.name = event.name
         self.tag = event.tag
         self.config = event.config if config is None else config
+        self.initial_config = self.config
+        self.lineage: tuple[Descent, ...] = ()
         self.resources = Resources(**event.resources)
         self._directory = directory
         if "/" in event.trial_id:
@@ -193,6 +217,17 @@ class Trial:
         """Return the rows that count up to a number, included."""
         return self._read_rows(self._places[: bisect_right(self._sequences, sequence)])
 
+    def last_sequence_to(self, iteration: int) -> int:
+        """Return the number of the last row that counts up to a ``training_iteration``, -1 for none."""
+        rows = self._read_rows(self._places[-_FEW:])
+        for number in range(len(self._places) - 1, -1, -1):
+            at = number - len(self._places)  # from the end, which is what is read first
+            row = rows[at] if -at <= len(rows) else self._read_rows(self._places[number:][:1])[0]
+            reached = row.get("training_iteration")
+            if not isinstance(reached, int) or reached <= iteration:
+                return self._sequences[number]
+        return -1
+
     def path_of(self, stored: str) -> str:
         """Return where something is that the journal names: relative to the experiment, or elsewhere."""
         if os.path.isabs(stored) or "://" in stored:
@@ -237,6 +272,13 @@ class Trial:
                 self.checkpoint = self.checkpoints[-1] if self.checkpoints else None
                 if isinstance(event, ev.CheckpointRejected):
                     self._rewind(event.resume_sequence)
+            case ev.TrialPaused():
+                self._move(Status.PAUSED)
+                self._rewind(event.resume_sequence)
+            case ev.TrialResumed():
+                self._move(Status.PENDING)
+            case ev.Exploited():
+                self._exploit(event)
             case ev.TrialFailed():
                 self.num_failures += 1
                 self.attempt = event.attempt + 1
@@ -253,18 +295,13 @@ class Trial:
                 self._move(Status.PENDING)
                 self._rewind(event.resume_sequence)
             case ev.TrialEnded():
-                self._move(Status(event.status))
-                self.stop_reason = StopReason(event.reason)
-                self.exported = event.exported
-                self.note = event.note
-                self.ended_at = event.wall_time
-                # All trials report the same names, and each decoded row brought its own copies of them.
-                self.last_result = {
-                    sys.intern(key): value for key, value in self.last_result.items()
-                }
-                if self.status is Status.TERMINATED:
-                    self.error = None
-                    del self._shown[:]
+                self._end(event)
+
+    def pin(self, path: str) -> None:
+        """Another trial begins from a checkpoint of this one."""
+
+    def unpin(self, path: str) -> None:
+        """The other trial has one of its own now."""
 
     def stored_path(self, path: str) -> str:
         """Return how the journal names a path: relative to the experiment if it lies in there."""
@@ -274,6 +311,27 @@ class Trial:
     def checkpoint_of(self, event: ev.Checkpointed) -> CheckpointRef:
         """Return the handle on the checkpoint of an event."""
         return CheckpointRef(self.path_of(event.path), event.iteration, event.sequence)
+
+    def _end(self, event: ev.TrialEnded) -> None:
+        self._move(Status(event.status))
+        self.stop_reason = StopReason(event.reason)
+        self.exported = event.exported
+        self.note = event.note
+        self.ended_at = event.wall_time
+        # All trials report the same names, and each decoded row brought its own copies of them.
+        self.last_result = {sys.intern(key): value for key, value in self.last_result.items()}
+        if self.status is Status.TERMINATED:
+            self.error = None
+            del self._shown[:]
+
+    def _exploit(self, event: ev.Exploited) -> None:
+        self._rewind(event.resume_sequence)
+        path = self.path_of(event.checkpoint)
+        self.checkpoint = CheckpointRef(path, event.iteration, self.last_sequence)
+        self.checkpoints = (*self.checkpoints, self.checkpoint)
+        self.config, self.tag = event.config, event.tag
+        descent = Descent(event.donor, event.iteration, event.target_iteration)
+        self.lineage = (*self.lineage, descent)
 
     def _rewind(self, sequence: int) -> None:
         """Go back to a row: a retry begins behind it, and repeats those that follow."""

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.errors import NotSerializable, TrialError, TrialTimeout, WorkerDied
+from asynctune.admission import Admission
+from asynctune.checkpointing import Checkpointing, NotRestored, limit
+from asynctune.errors import NotSerializable, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
+from asynctune.executors._slots import Lease
 from asynctune.executors.base import Actor, ActorSpec, Executor, Farewell, Step
+from asynctune.exploits import exploited
 from asynctune.failures import Failures
-from asynctune.function_runner import FunctionTrainable
 from asynctune.journal import Journal
 from asynctune.judge import Judge
 from asynctune.live import LiveTrial
-from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.resources import Share
-from asynctune.result import TRAINING_ITERATION
-from asynctune.trial import CheckpointRef, Status, StopReason
+from asynctune.schedulers import Decision, Exploit
+from asynctune.state import ExperimentState
+from asynctune.trial import Status, StopReason
 
 
 class Run(Protocol):
@@ -36,7 +39,12 @@ class Run(Protocol):
     executor: Executor
     journal: Journal
     judge: Judge
-    running: anyio.CapacityLimiter
+    state: ExperimentState[LiveTrial]
+
+    @property
+    def admission(self) -> Admission:
+        """Where slots come from."""
+        ...
 
     def record(self, event: ev.Event, row: bytes | None = None) -> None:
         """Write an event down, and let the state follow it."""
@@ -59,13 +67,12 @@ class _End:
     exported: dict[str, str] = field(default_factory=dict)
 
 
-class _NotRestored(Exception):
-    """A checkpoint of the trial could not be restored."""
+class _Left(Enum):
+    """A trial left its worker, and has not ended."""
 
-    def __init__(self, checkpoint: CheckpointRef, error: TrialError) -> None:
-        super().__init__(checkpoint.path)
-        self.checkpoint = checkpoint
-        self.error = error
+    PAUSED = "paused"
+    CHANGED = "changed"
+    """It has to be built anew, with another configuration."""
 
 
 class TrialTask:
@@ -81,7 +88,7 @@ class TrialTask:
         self._run = run
         self._plan = run.plan
         self._failures = Failures(trial, run)
-        self._died_in_restore: str | None = None
+        self._checkpoints = Checkpointing(trial, run)
 
     async def run(self, verdict: StopReason | None = None) -> None:
         """Run the trial. A failure of it is recorded; what else is raised ends the whole run.
@@ -91,6 +98,7 @@ class TrialTask:
         """
         trial = self._trial
         end = _End(verdict or StopReason.CANCELLED)
+        self._run.admission.came(trial)
         try:
             if verdict is None:
                 with trial.scope:
@@ -101,6 +109,8 @@ class TrialTask:
             trial.ended_run = exc  # who awaits this trial is to hear of it, too
             raise
         finally:
+            if trial.lease is not None:  # it came too late
+                trial.lease.release()
             trial.has_slot.set()
             with anyio.CancelScope(shield=True):
                 await self._close(end)
@@ -111,12 +121,18 @@ class TrialTask:
         while True:
             delay: float | None = 0.0
             try:
-                lent = self._run.executor.slots.lend(trial.resources, owner=self._run)
-                async with self._run.running, lent as share:
+                if trial.status is Status.PAUSED:
+                    await trial.has_slot.wait()
+                with await self._slot() as lease:
                     trial.has_slot.set()
-                    return await self._attempt(share)
-            except _NotRestored as exc:
-                if not await self._falls_back(exc):
+                    end: _End | _Left = _Left.CHANGED
+                    while end is _Left.CHANGED:
+                        end = await self._attempt(lease.share)
+                if isinstance(end, _End):
+                    return end
+                continue
+            except NotRestored as exc:
+                if not await self._checkpoints.falls_back(exc):
                     await failures.is_final(exc.error)
                     delay = None
             except (TrialError, NotSerializable) as exc:
@@ -125,6 +141,11 @@ class TrialTask:
                 return _End(StopReason.FAILED)
             trial.has_slot = anyio.Event()
             await anyio.sleep(delay)
+
+    async def _slot(self) -> Lease:
+        """Take the slot that the trial was given, or wait for one."""
+        lease, self._trial.lease = self._trial.lease, None
+        return lease or await self._run.admission.lease(self._trial.resources)
 
     def _as_trial_error(self, error: TrialError | NotSerializable) -> TrialError:
         if isinstance(error, TrialError):
@@ -135,8 +156,8 @@ class TrialTask:
         wrapped.__cause__ = error
         return wrapped
 
-    async def _attempt(self, share: Share) -> _End:
-        """Build the trial, train it to its end, and let it clean up."""
+    async def _attempt(self, share: Share) -> _End | _Left:
+        """Build the trial, train it until it leaves its worker, and let it clean up."""
         trial = self._trial
         spec = ActorSpec(
             shipment=self._run.shipment,
@@ -149,9 +170,10 @@ class TrialTask:
             log=os.path.join(trial.logdir, "output.log"),
             grace_s=self._plan.grace_s,
         )
-        with self._limit(self._plan.trial_timeout_s, "trial_timeout_s"):
+        plan = self._plan
+        with limit(trial.trial_id, plan.trial_timeout_s, "trial_timeout_s"):
             async with AsyncExitStack() as stack:
-                with self._limit(self._plan.hook_timeout_s, "hook_timeout_s", "_setup"):
+                with limit(trial.trial_id, plan.hook_timeout_s, "hook_timeout_s", "_setup"):
                     starting = self._run.executor.start(spec)
                     actor = await stack.enter_async_context(starting)
                 try:
@@ -160,137 +182,96 @@ class TrialTask:
                     await self._say_farewell(actor)
         raise AssertionError("the limit has raised")
 
-    @contextmanager
-    def _limit(self, seconds: float, argument: str, what: str = "") -> Iterator[None]:
-        """Raise TrialTimeout when the block takes too long."""
-        with anyio.move_on_after(seconds) as clock:
-            yield
-        if clock.cancelled_caught:
-            where = f" in {what}" if what else ""
-            trial_id = self._trial.trial_id
-            raise TrialTimeout(
-                f"trial {trial_id} took longer than {argument}={seconds:g}{where}",
-                trial_id=trial_id,
-            )
-
-    async def _train(self, actor: Actor) -> _End:
-        trial, run = self._trial, self._run
-        begin = await self._restore(actor)
+    async def _train(self, actor: Actor) -> _End | _Left:
+        trial, run, plan = self._trial, self._run, self._plan
+        begin = await self._checkpoints.restore(actor)
         run.record(ev.TrialStarted(trial.trial_id, trial.attempt, begin, time.time()))
         # A retry that begins behind the last row of all has nothing left to train.
         reason = trial.verdict
         while reason is None:
-            with self._limit(self._plan.step_timeout_s, "step_timeout_s", "one train()"):
+            with limit(trial.trial_id, plan.step_timeout_s, "step_timeout_s", "one train()"):
                 step = await actor.step()
             if step.ended:
                 reason = StopReason.DONE
                 break
             self._take(step)
-            if self._plan.options.durability == "power":
+            if plan.options.durability == "power":
                 await run.journal.synced()
             trial.judged(run.judge.result(trial))
+            run.admission.news()
             reason = trial.verdict or trial.order
             if run.judge.stops_all():
                 run.stop()
-            if self._checkpoint_is_due(step, reason):
-                await self._save(actor)
+            if self._checkpoints.is_due(step, reason):
+                await self._checkpoints.save(actor)
+            if reason is None:
+                left = await self._obey(actor)
+                if left is not None:
+                    return left
         exported: dict[str, str] = {}
-        if self._plan.export_formats:
-            with self._limit(self._plan.hook_timeout_s, "hook_timeout_s", "_export_model"):
-                exported = await actor.export_model(list(self._plan.export_formats))
+        if plan.export_formats:
+            with limit(trial.trial_id, plan.hook_timeout_s, "hook_timeout_s", "_export_model"):
+                exported = await actor.export_model(list(plan.export_formats))
         return _End(reason, exported)
 
-    async def _restore(self, actor: Actor) -> str | None:
-        """Restore the newest checkpoint, if there is one; return where the attempt begins from."""
-        trial, checkpoint = self._trial, self._trial.checkpoint
-        begin = checkpoint.path if checkpoint else self._plan.restore
-        if begin is None:
-            return None
-        try:
-            with self._limit(self._plan.hook_timeout_s, "hook_timeout_s", "_restore"):
-                await actor.restore(begin)
-        except TrialError as exc:
-            if checkpoint is None:
-                raise
-            raise _NotRestored(checkpoint, exc) from exc
-        return trial.stored_path(begin)
+    async def _obey(self, actor: Actor) -> _Left | None:
+        """Do what the scheduler, or the trial's user, wants of a trial that has not ended."""
+        trial, decision = self._trial, self._trial.decision
+        name = type(self._plan.scheduler).__name__
+        if trial.is_to_pause:
+            by_hand = trial.pauses_next
+            await self._checkpoints.save_on_demand(actor, "pause()" if by_hand else name)
+            self._pause(by_hand)
+            return _Left.PAUSED
+        if isinstance(decision, Exploit):
+            return await self._exploit(actor, decision)
+        if decision is Decision.SAVE:
+            await self._checkpoints.save_on_demand(actor, name)
+        return None
 
-    async def _falls_back(self, failed: _NotRestored) -> bool:
-        """Go back one checkpoint after a failed restore; tell whether there is one."""
-        trial, checkpoint, error = self._trial, failed.checkpoint, failed.error
-        if isinstance(error, WorkerDied) and self._died_in_restore != checkpoint.path:
-            # What killed the worker may have nothing to do with the checkpoint: once more, then.
-            self._died_in_restore = checkpoint.path
-            await warn("%s; the same checkpoint is tried once more", error)
-            return True
-        before = trial.checkpoints[-2] if len(trial.checkpoints) > 1 else None
+    def _pause(self, by_hand: bool) -> None:
+        trial, checkpoint = self._trial, self._trial.checkpoint
+        assert checkpoint is not None
         self._run.record(
-            ev.CheckpointRejected(
-                trial_id=trial.trial_id,
-                path=trial.stored_path(checkpoint.path),
-                error=str(error),
-                resume_sequence=before.sequence if before else trial.next_sequence - 1,
-                wall_time=time.time(),
-            )
+            ev.TrialPaused(trial.trial_id, checkpoint.sequence, time.time(), by_hand=by_hand)
         )
-        if before is None:
-            error.add_note(f"{checkpoint.path} was the last checkpoint of the trial")
-            return False
-        await warn(
-            "the checkpoint %s cannot be restored (%s); trial %s goes on from the one before, %s",
-            checkpoint.path, error, trial.trial_id, before.path,
-        )  # fmt: skip
-        return True
+        self._run.admission.paused(trial)
+
+    async def _exploit(self, actor: Actor, exploit: Exploit) -> _Left | None:
+        """Go on from the state of another trial: in the live object if it can, else in a new one."""
+        trial, run = self._trial, self._run
+        name = type(self._plan.scheduler).__name__
+        donor = run.state.trials.get(exploit.donor)
+        if donor is trial:
+            await self._checkpoints.save_on_demand(actor, name)
+        if donor is None or donor.checkpoint is None:
+            raise TuneError(
+                f"{name} lets {trial.name} begin from {exploit.donor!r}, "
+                + ("which is no trial" if donor is None else "which has no checkpoint")
+            )
+        run.executor.check_config(exploit.config)
+        source = donor.checkpoint
+        donor.pin(source.path)  # the donor trains on, and may have done with it
+        try:
+            event = await anyio.to_thread.run_sync(exploited, trial, donor, source, exploit)
+            trial.next_config = exploit.config
+            run.record(event)
+        finally:
+            donor.unpin(source.path)
+        await run.journal.synced()
+        hook = self._plan.hook_timeout_s
+        with limit(trial.trial_id, hook, "hook_timeout_s", "reset_config"):
+            took_it = await actor.reset_config(trial.config)
+        if not took_it:
+            return _Left.CHANGED
+        await self._checkpoints.restore(actor)
+        return None
 
     def _take(self, step: Step) -> None:
         """Write a result down; from here on everybody may know of it."""
         trial = self._trial
         event = ev.Reported(trial.trial_id, trial.attempt, trial.next_sequence, step.row)
         self._run.record(event, step.data)
-
-    def _checkpoint_is_due(self, step: Step, reason: StopReason | None) -> bool:
-        if step.checkpoint:
-            return True
-        if issubclass(self._run.shipment.cls, FunctionTrainable):
-            return False  # it has offered none with this report, so there is nothing new to keep
-        options = self._plan.options
-        if reason is not None and options.checkpoint_at_end:
-            return True
-        iteration = self._trial.last_result.get(TRAINING_ITERATION)
-        return bool(
-            options.checkpoint_freq and iteration and iteration % options.checkpoint_freq == 0
-        )
-
-    async def _save(self, actor: Actor) -> None:
-        """Save a checkpoint; then, when it is durably known, drop those that nothing needs."""
-        trial, run, limit = self._trial, self._run, self._plan.hook_timeout_s
-        with self._limit(limit, "hook_timeout_s", "_save"):
-            path = await actor.save()
-        self._note_checkpoint(path)
-        await run.journal.synced()
-        surplus = trial.kept.surplus()
-        for old in surplus:
-            run.record(ev.CheckpointDropped(trial.trial_id, trial.stored_path(old.path)))
-        if surplus:
-            await run.journal.synced()
-            with self._limit(limit, "hook_timeout_s", "delete_checkpoint"):
-                for old in surplus:
-                    await self._delete(actor, old)
-
-    def _note_checkpoint(self, path: str) -> None:
-        """Write a complete checkpoint down, as that of the newest row."""
-        trial = self._trial
-        iteration = trial.last_result.get(TRAINING_ITERATION)
-        last, stored = trial.next_sequence - 1, trial.stored_path(path)
-        self._run.record(ev.Checkpointed(trial.trial_id, trial.attempt, last, stored, iteration))
-
-    async def _delete(self, actor: Actor, old: CheckpointRef) -> None:
-        try:
-            await actor.delete_checkpoint(old.path)
-        except WorkerDied:
-            raise
-        except TrialError as exc:  # room is wasted, and nothing else: a resume tries again
-            await warn("a checkpoint that nothing needs stays: %s", exc)
 
     async def _say_farewell(self, actor: Actor) -> None:
         trial = self._trial
@@ -301,7 +282,7 @@ class TrialTask:
         if self._run.journal.is_broken:
             return
         if farewell.saved is not None:
-            self._note_checkpoint(farewell.saved)
+            self._checkpoints.note(farewell.saved)
         if farewell.late is not None:
             self._take(farewell.late)
 
@@ -331,6 +312,7 @@ class TrialTask:
             raise
         finally:
             trial.is_over.set()
+            run.admission.left(trial)
 
 
 def _note(farewell: Farewell) -> str | None:

@@ -36,10 +36,13 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
             :func:`grid_search`, ...).
         metric: The objective.
         mode: ``"min"`` or ``"max"``.
-        num_samples: How often the grid is gone through; -1: until a budget or stopper ends the run.
+        num_samples: How often the grid is gone through, each time with other samples or suggestions; -1:
+            until a budget or stopper ends the run.
         stop: When a trial stops: bounds by metric (``{"training_iteration": 10}``, reached at ``>=``),
             a function ``(trial_id, result) -> bool``, or a :class:`Stopper`.
         scheduler: Who decides after each result; by default every trial runs to its end.
+        search_alg: A :class:`~asynctune.suggest.Searcher` that suggests the values of samplers; by default
+            they are drawn at random.
         resources_per_trial: What each trial holds, such as ``{"cpu": 2, "gpu": 0.5}``; by default
             what ``Trainable.default_resource_request(config)`` says, else one CPU.
         max_concurrent_trials: An upper bound beside the resources.
@@ -78,6 +81,10 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
         log_to_driver: Whether what trials print is shown.
         trial_name_creator: Makes the label of a trial; directories are named by its id.
         seed: Fixes the grid and every sample; by default drawn, and written into the journal.
+        deterministic: Whether the suggestions of a seeded searcher are the same again with the same seed,
+            though trials run in parallel: each then knows the trials whole and in order, and only those
+            that lie as many back as can run at once (set ``max_concurrent_trials`` for more than one
+            machine). A slot may wait for a slow trial.
         sync_to_driver: Accepted for the sake of older code; workers write in place.
 
     Returns:
@@ -124,11 +131,12 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
             executor = await owned.enter_async_context(ProcessExecutor())
         executor.check_open()
         shipment = await anyio.to_thread.run_sync(executor.prepare, trainable)
-        await anyio.to_thread.run_sync(Preflight(plan, shipment, executor).check)
+        preflight = Preflight(plan, shipment, executor)
+        await anyio.to_thread.run_sync(preflight.check)
         spec = await anyio.to_thread.run_sync(started, plan, shipment)
         opened = await run_whole(open_experiment, plan, spec, undo=Opened.close)
         owned.callback(opened.close)
-        runner = Runner(opened, shipment, executor)
+        runner = Runner(opened, shipment, executor, preflight)
         if opened.past is not None:
             await anyio.to_thread.run_sync(runner.replay, opened.past)
         experiment = Experiment(runner, owned.pop_all())

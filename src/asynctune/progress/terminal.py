@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any, TextIO
 
+from asynctune import events as ev
 from asynctune.callback import Callback
 from asynctune.result import flatten, metrics
 from asynctune.state import ExperimentState
@@ -63,6 +64,12 @@ class LineProgress(Callback):
     def on_trial_error(self, trial: Trial, error: str) -> None:
         again = "" if trial.status is Status.ERROR else "; it is tried again"
         self._print(f"{trial.name}: {error}{again}")
+
+    def on_trial_exploit(self, trial: Trial, exploit: ev.Exploited) -> None:
+        donor = self._state.trials[exploit.donor]
+        told = exploit.tag.partition("@perturbed[")[2].rstrip("]")
+        whose = "its own state" if donor is trial else f"{donor.name} at iter {exploit.iteration}"
+        self._print(f"{trial.name} goes on from {whose}, with {told or 'the same configuration'}")
 
     def on_trial_complete(self, trial: Trial) -> None:
         self._ended += 1

@@ -74,6 +74,14 @@ class Searcher:
         """Whether an equal instance, told and asked the same again, suggests the same, and soon."""
         return False
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is asked ahead, while all slots are busy, since it takes long to answer.
+
+        What such a suggestion does not know is what happens until a slot is free.
+        """
+        return False
+
     def bind(self, space: Space, metric: str | None, mode: str | None, seed: int) -> None:
         """Take over the space and objective of a run; called once, before anything else.
 

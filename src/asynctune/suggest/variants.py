@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from asynctune.space import Space, Variant
+from typing import ClassVar
+
+from asynctune.suggest.base import Searcher, Suggestion
 
 
-class BasicVariantGenerator:
-    """Gives the grid of a space, ``num_samples`` times, with fresh samples at each point.
+class BasicVariantGenerator(Searcher):
+    """Suggests nothing: the grid and every sample come from the run's seed and the trial's number alone."""
 
-    Each variant is a function of the space, the seed and its number alone, so nothing needs to be
-    saved to go on from any of them.
+    needs_metric: ClassVar[bool] = False
 
-    Args:
-        space: The space.
-        num_samples: How often the grid is gone through; -1: for ever.
-        seed: What the samples are derived from.
-        first: The number of the first variant: how many an earlier driver has drawn.
-    """
+    @property
+    def repeats(self) -> bool:
+        """Always."""
+        return True
 
-    def __init__(self, space: Space, num_samples: int, seed: int, first: int = 0) -> None:
-        self._space = space
-        self._seed = seed
-        self.total = None if num_samples == -1 else num_samples * space.grid_size
-        self._next = first
+    @property
+    def is_slow(self) -> bool:
+        """Not slow, but drawing ahead costs it no knowledge."""
+        return True
 
-    def next(self) -> Variant | None:
-        """Return the next variant, or None after the last."""
-        if self.total is not None and self._next >= self.total:
-            return None
-        variant = self._space.variant(self._next, self._seed)
-        self._next += 1
-        return variant
+    def suggest(self, trial_id: str) -> Suggestion:
+        """Suggest no value: all are drawn."""
+        return {}
