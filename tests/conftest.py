@@ -11,6 +11,7 @@ import fcntl
 import gc
 import os
 import select
+import signal
 import sys
 import sysconfig
 import threading
@@ -30,6 +31,9 @@ import asynctune
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("asynctune", deadline=None)
 settings.load_profile("asynctune")
+
+# A shell that starts pytest in the background lets it ignore Ctrl-C, and every script that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GRACE_S = 2.0
 """How long a thread or child that was told to end may take to do so. Waited for, never slept."""

@@ -264,9 +264,8 @@ def _check_numbers(options: Options) -> None:
     _whole("num_samples", options.num_samples, at_least=-1)
     if options.num_samples == 0:
         raise ConfigError("num_samples is 0; 1 or more is wanted, or -1 for no end")
-    if options.num_samples == -1 and options.time_budget_s is None and not isinstance(
-        options.stop, Stopper
-    ):  # fmt: skip
+    ends = options.time_budget_s is not None or isinstance(options.stop, Stopper)
+    if options.num_samples == -1 and not ends and options.search_alg is None:
         raise ConfigError(
             "num_samples is -1, and nothing would end the run; give time_budget_s, or a Stopper "
             "with stop_all as stop"

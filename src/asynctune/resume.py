@@ -57,7 +57,7 @@ class TakenUp:
         trial: The trial.
         verdict: Why it ends at once: that was decided, or would have been, before its driver died.
         reopened: What has to be written down first, or None.
-        paused: That it is paused has to be written down first, or None.
+        paused: What has to be written down after that, or None.
         notice: What the user should know, or "".
     """
 
@@ -233,17 +233,15 @@ class Replay:
             if because is None:
                 yield TakenUp(trial)
                 continue
-            if self._was_pausing(trial):
-                last = trial.last_sequence
-                yield TakenUp(trial, paused=ev.TrialPaused(trial.trial_id, last, now))
-                continue
             sequence = trial.checkpoint.sequence if trial.checkpoint else -1
             notice = ""
             if trial.checkpoint is None and trial.num_results and trial.status is Status.RUNNING:
                 notice = f"{trial.name} has no checkpoint, and begins again"
             attempt = trial.attempt + (trial.started_at is not None)
             event = ev.TrialReopened(trial.trial_id, attempt, because, sequence, now)
-            yield TakenUp(trial, reopened=event, notice=notice)
+            paused = ev.TrialPaused(trial.trial_id, sequence, now)
+            waits = self._waits(trial)
+            yield TakenUp(trial, reopened=event, paused=paused if waits else None, notice=notice)
 
     def _tell(self, event: ev.Event, place: int, trial: LiveTrial) -> None:
         match event:
@@ -284,8 +282,8 @@ class Replay:
         if isinstance(decision, Exploit) and shown(decision.config) == event.config:
             trial.next_config = decision.config
 
-    def _was_pausing(self, trial: LiveTrial) -> bool:
-        """Tell whether all that was missing to a pause is that it was written down."""
+    def _waits(self, trial: LiveTrial) -> bool:
+        """Tell whether the scheduler told a trial to pause, and it can go on from there."""
         checkpoint = trial.checkpoint
         return (
             trial.decision == Decision.PAUSE

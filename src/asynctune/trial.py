@@ -48,9 +48,8 @@ class StopReason(StrEnum):
 
 
 _MOVES = {
-    Status.PENDING: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
-    # To itself: it is built anew after an exploit.
-    Status.RUNNING: set(Status),
+    Status.PENDING: set(Status),
+    Status.RUNNING: set(Status),  # to itself: it is built anew after an exploit
     Status.PAUSED: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
     # What has ended is taken up again only by a resume.
     Status.TERMINATED: {Status.PENDING},

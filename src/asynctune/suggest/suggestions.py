@@ -79,7 +79,7 @@ class Suggestions:
         self._repeats = searcher.repeats
         self._queue: list[_Telling] = []
         self._listens = type(searcher).on_trial_result is not Searcher.on_trial_result
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str, str] = {}  # trial -> what the searcher knows it as
         self._of: dict[str, list[_Telling]] = {}  # with a lag: what waits until its trial has ended
         self._ended: set[str] = set()
         self._seen: dict[str, str] = {}
@@ -98,12 +98,12 @@ class Suggestions:
     def note_result(self, trial_id: str, flat: Row) -> None:
         """A trial reported. On the event loop; the searcher hears of it when it is asked again."""
         if self._listens and trial_id in self._ids:
-            self._note(_Telling(trial_id, flat))
+            self._note(_Telling(self._ids[trial_id], flat))
 
     def note_end(self, trial_id: str, flat: Row, *, error: bool) -> None:
         """A trial has ended. As above."""
         if trial_id in self._ids:
-            self._note(_Telling(trial_id, flat or None, is_end=True, error=error))
+            self._note(_Telling(self._ids[trial_id], flat or None, is_end=True, error=error))
 
     def ask(self, trial_id: str) -> Drawn | Finished | None:
         """Tell the searcher what is waiting, and ask it. Takes a while; call it in a thread.
@@ -120,9 +120,9 @@ class Suggestions:
             return None
         self._tell(len(self._queue))
         known = self.known
-        variant = self._ask(trial_id)
+        asked, variant = self._ask(trial_id)
         if isinstance(variant, Variant):
-            self._taken(trial_id, variant)
+            self._taken(trial_id, asked, variant)
             return Drawn(variant, known)
         self._finished = variant is FINISHED
         return variant
@@ -138,13 +138,14 @@ class Suggestions:
             event: What it recorded.
             config: The trial's configuration, None if it could not be made again.
         """
+        self._may_ask()
         self._tell(event.known - self.known)
         if self._repeats:
-            again = self._ask(event.trial_id)
+            asked, again = self._ask(event.trial_id)
             if isinstance(again, Variant) and (
                 again.drawn == event.drawn and dict(again.others) == (event.given or {})
             ):
-                self._taken(event.trial_id, again)
+                self._taken(event.trial_id, asked, again)
                 return
             self._repeats = False
             self.notices.append(
@@ -159,7 +160,8 @@ class Suggestions:
         if config is not None:
             self._searcher.adopt(event.trial_id, self._space.values_of(config))
             drawn = event.drawn or {}
-            self._taken(event.trial_id, Variant(dict(config), drawn, event.tag, event.given or {}))
+            variant = Variant(dict(config), drawn, event.tag, event.given or {})
+            self._taken(event.trial_id, event.trial_id, variant)
 
     def _note(self, telling: _Telling) -> None:
         self.noted += 1
@@ -174,7 +176,7 @@ class Suggestions:
         """With a lag: queue the trials that this suggestion is to know; tell whether they have ended."""
         if self._lag is None:
             return True
-        needed = list(self._ids)[: max(0, self.num_drawn - self._lag)]
+        needed = list(self._ids.values())[: max(0, self.num_drawn - self._lag)]
         if not self._ended.issuperset(needed):
             return False
         for trial_id in needed:
@@ -191,17 +193,21 @@ class Suggestions:
                 self._searcher.on_trial_result(telling.trial_id, telling.row)
             self.known += 1
 
-    def _ask(self, trial_id: str) -> Variant | Finished | None:
-        """Ask until there is something that no earlier trial had, if duplicates are not allowed."""
+    def _ask(self, trial_id: str) -> tuple[str, Variant | Finished | None]:
+        """Ask until there is something that no earlier trial had, if duplicates are not allowed.
+
+        Returns:
+            The id that was asked for, and what was suggested.
+        """
         asked = trial_id
         for number in range(1, _MANY_DUPLICATES + 1):
             suggestion = self._searcher.suggest(asked)
             if suggestion is None or suggestion is FINISHED:
-                return suggestion
+                return asked, suggestion
             variant = self._variant(suggestion)
             before = self._seen.get(_key(variant))
             if before is None:
-                return variant
+                return asked, variant
             known = self._last.get(before) if self._searcher.duplicates == "reuse" else None
             self._searcher.on_trial_complete(asked, known)
             asked = f"{trial_id}.{number}"
@@ -209,7 +215,7 @@ class Suggestions:
             f"{type(self._searcher).__name__} suggested {_MANY_DUPLICATES} times in a row what had been "
             "tried before, so no more trials are drawn"
         )
-        return FINISHED
+        return asked, FINISHED
 
     def _variant(self, suggestion: Any) -> Variant:
         name = type(self._searcher).__name__
@@ -223,11 +229,11 @@ class Suggestions:
         except TuneError as exc:
             raise TuneError(f"{name}.suggest(): {described(exc)}") from exc
 
-    def _taken(self, trial_id: str, variant: Variant) -> None:
-        self._ids[trial_id] = None
+    def _taken(self, trial_id: str, asked: str, variant: Variant) -> None:
+        self._ids[trial_id] = asked
         self.num_drawn += 1
         if self._searcher.duplicates != "allow":
-            self._seen.setdefault(_key(variant), trial_id)
+            self._seen.setdefault(_key(variant), asked)
 
 
 def _key(variant: Variant) -> str:
