@@ -61,6 +61,8 @@ from asynctune.loggers import CSVLogger, JsonLogger, Logger
 from asynctune.options import Options
 from asynctune.resources import Resources
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
+from asynctune.space import Space
+from asynctune.suggest import BasicVariantGenerator, Searcher
 
 KNOWN = frozenset(option.name for option in fields(Options))
 A_FILE, A_CHECKPOINT = "there/file", "there/checkpoint_1"
@@ -102,6 +104,8 @@ RIGHT: dict[str, Callable[[Any], bool]] = {
     "num_samples": lambda value: is_whole(value, 1),
     "stop": lambda value: value is None or value is print,
     "scheduler": is_none,
+    "search_alg": is_none,
+    "deterministic": is_bool,
     "resources_per_trial": is_none,
     "max_concurrent_trials": lambda value: value is None or is_whole(value, 1),
     "time_budget_s": lambda value: value is None or is_time(value),
@@ -159,6 +163,12 @@ def junk_argument(name: str) -> st.SearchStrategy[Wrong]:
 
 def used_scheduler() -> TrialScheduler:
     return FIFOScheduler().bind(None, None)
+
+
+def used_searcher() -> Searcher:
+    searcher = BasicVariantGenerator()
+    searcher.bind(Space({}), None, None, 0)
+    return searcher
 
 
 async def asynchronous_stop(trial_id, result):
@@ -225,6 +235,11 @@ SPECIAL = [
            lambda result: True, asynchronous_stop, tune.Stopper, no_argument),
     *wrong("scheduler", FIFOScheduler, "fifo", TrialScheduler, Made("a used one", used_scheduler)),
     Wrong({"scheduler": Made("of mode max!", lambda: FIFOScheduler("loss", "max!"))}, ("mode",)),
+    *wrong("search_alg", BasicVariantGenerator, "random", Searcher, tune.uniform(0, 1),
+           Made("a used one", used_searcher)),
+    Wrong({"search_alg": Made("without an objective", Searcher)}, ("search_alg", "objective"),
+          without=("metric", "mode")),
+    Wrong({"search_alg": Made("of mode max!", lambda: Searcher("loss", "max!"))}, ("mode",)),
     *wrong("resources_per_trial", {"cpu": -1}, {"cpu": math.nan}, {"cpu": math.inf}, {"cpu": HUGE},
                {"cpu": 10**400},
            {"cpu": "1"}, {"cpu": None}, {"gpu": 1.5}, {"gpu": True}, {"cpu": 0.001},
@@ -267,7 +282,7 @@ SPECIAL = [
 ]  # fmt: skip
 
 
-MISSPELT = ["num_smaples", "Config", "metrics", "search_alg", "self", "options"]
+MISSPELT = ["num_smaples", "Config", "metrics", "search", "self", "options"]
 unknown = (
     st.one_of(names, st.sampled_from(MISSPELT))
     .filter(lambda name: name not in KNOWN and name != "trainable")
@@ -316,6 +331,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "callbacks": st.sampled_from([None, [], (), Made("[Callback()]", lambda: [tune.Callback()])]),
     "verbose": st.just(0),
     "log_to_driver": st.booleans(),
+    "deterministic": st.booleans(),
     "trial_name_creator": st.sampled_from([None, str, lambda trial: "\ud800/.."]),
     "seed": st.none() | st.integers(-(2**64), 2**64),
     "sync_to_driver": st.sampled_from([None, True, "rsync"]),
