@@ -108,7 +108,6 @@ class Checkpointing:
                 trial_id=trial.trial_id,
                 path=trial.stored_path(checkpoint.path),
                 error=str(error),
-                resume_sequence=before.sequence if before else trial.next_sequence - 1,
                 wall_time=time.time(),
             )
         )
@@ -120,6 +119,12 @@ class Checkpointing:
             checkpoint.path, error, trial.trial_id, before.path,
         )  # fmt: skip
         return True
+
+    def began_behind(self) -> int | None:
+        """Return the row that the attempt begins behind, if that is not the last one that counts."""
+        trial = self._trial
+        sequence = trial.checkpoint.sequence if trial.checkpoint is not None else -1
+        return sequence if sequence < trial.last_sequence else None
 
     def is_due(self, step: Step, reason: StopReason | None) -> bool:
         """Tell whether the options ask for a checkpoint at this result.

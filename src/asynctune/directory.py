@@ -83,19 +83,22 @@ def remove_leftovers(
         dropped: The paths of those that it says are not needed.
         files: The file calls.
     """
+    known = {_root_in(logdir, path) for path in kept}
     for path in dropped:
         root = _root_in(logdir, path)
-        if root is not None and os.path.isdir(root):
+        if root is not None and root not in known and os.path.isdir(root):
             files.remove_tree(root)
-    known = {_root_in(logdir, path) for path in kept}
+    # What a repair cut off may have named what now nobody knows.
+    parent = os.path.dirname(logdir)
+    was_repaired = any(name.startswith(f"{JOURNAL}.cut-") for name in os.listdir(parent))
     try:
         names = os.listdir(logdir)
     except FileNotFoundError:
         return
     for name in names:
         path = os.path.join(logdir, name)
-        unknown = _CHECKPOINT.match(name) and os.path.isfile(os.path.join(path, MANIFEST))
-        if name.startswith(_ASIDE) or (unknown and path not in known):
+        unknown = path not in known and _CHECKPOINT.match(name) and not was_repaired
+        if name.startswith(_ASIDE) or (unknown and os.path.isfile(os.path.join(path, MANIFEST))):
             files.remove_tree(path)
 
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+from asynctune.errors import RemoteError, TrialError, TrialTimeout, WorkerDied
 from asynctune.result import Row, jsonable
 
 
@@ -89,6 +90,7 @@ class TrialStarted:
         attempt: How many attempts came before.
         restored_from: The checkpoint that it began from, or None.
         wall_time: Seconds since 1970.
+        resume_sequence: The last row that stays, if it began further back than was thought; else None.
     """
 
     kind: ClassVar[str] = "trial_started"
@@ -96,6 +98,7 @@ class TrialStarted:
     attempt: int
     restored_from: str | None
     wall_time: float
+    resume_sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +150,12 @@ class CheckpointDropped:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRejected:
-    """A checkpoint could not be restored; the trial goes on from the one before.
+    """A checkpoint could not be restored; the trial tries the one before.
 
     Args:
         trial_id: The trial.
-        path: The checkpoint, which stays where it is for whoever wants to look.
+        path: The checkpoint, which stays where it is: what was wrong may be mended.
         error: Why.
-        resume_sequence: The last row that stays: the trial continues behind it; -1 for none.
         wall_time: Seconds since 1970.
     """
 
@@ -161,7 +163,6 @@ class CheckpointRejected:
     trial_id: str
     path: str
     error: str
-    resume_sequence: int
     wall_time: float
 
 
@@ -337,6 +338,19 @@ _KINDS: dict[str, type[Any]] = {cls.kind: cls for cls in Event.__args__}
 
 
 _FIELDS = {cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in _KINDS.values()}
+
+
+_KINDS_OF_ERROR = {cls.__name__: cls for cls in (WorkerDied, TrialTimeout)}
+
+
+def error_of(event: TrialFailed) -> TrialError:
+    """Make the error of a failure again, as far as text can tell."""
+    cls = _KINDS_OF_ERROR.get(event.error_type, TrialError)
+    error = cls(event.error, trial_id=event.trial_id)
+    error.traceback = event.traceback
+    if event.traceback:
+        error.__cause__ = RemoteError(event.traceback)
+    return error
 
 
 def encode(event: Event, row: bytes | None = None) -> bytes:

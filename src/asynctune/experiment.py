@@ -81,7 +81,8 @@ class Experiment:
     def analysis(self) -> ExperimentAnalysis:
         """Return an analysis of what there is now."""
         options = self._runner.plan.options
-        trials = [trial.snapshot() for trial in self._runner.state.trials.values()]
+        shown = self._runner.journal.shown_end
+        trials = [trial.snapshot(shown) for trial in self._runner.state.trials.values()]
         return ExperimentAnalysis(trials, self.path, metric=options.metric, mode=options.mode)
 
     def add_trial(self, config: dict[str, Any]) -> LiveTrial:

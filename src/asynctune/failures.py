@@ -14,6 +14,7 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune.errors import TrialError, TuneError
 from asynctune.executors.base import Executor
+from asynctune.journal import Journal
 from asynctune.live import LiveTrial
 from asynctune.notices import warn
 from asynctune.options import Plan
@@ -27,6 +28,7 @@ class Run(Protocol):
 
     plan: Plan
     executor: Executor
+    journal: Journal
 
     def record(self, event: ev.Event, row: bytes | None = None) -> None:
         """Write an event down, and let the state follow it."""
@@ -54,7 +56,11 @@ class Failures:
         trial, options = self._trial, self._run.plan.options
         answer: Retry | None = None
         if options.on_failure is not None and trial.order is None:
-            answer = await self._ask(error)
+            try:
+                answer = await self._ask(error)
+            except BaseException:  # it raised, or was cancelled: the failure happened all the same
+                await self._record(error, again=True, answer=None)
+                raise
         limit = options.max_failures
         failures = trial.num_failures - trial.num_forgiven
         again = (answer is not None or limit == -1 or failures < limit) and trial.order is None
@@ -84,8 +90,10 @@ class Failures:
     async def _ask(self, error: TrialError) -> Retry | None:
         on_failure = self._run.plan.options.on_failure
         assert on_failure is not None
-        seen = self._trial.snapshot()
-        answer = await anyio.to_thread.run_sync(lambda: on_failure(seen, error))
+        seen = self._trial.snapshot(self._run.journal.shown_end)
+        answer = await anyio.to_thread.run_sync(
+            lambda: on_failure(seen, error), abandon_on_cancel=True
+        )
         if inspect.isawaitable(answer):
             answer = await answer
         if answer is not None and not isinstance(answer, Retry):

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Self
 
 import anyio
-import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune import files as _files
 from asynctune.errors import StorageError
 from asynctune.result import Row
 from asynctune.stored import HEAD, StoredJournal, decode, record, record_end
+from asynctune.threads import run_at_once
 
 _GROUP_S = 0.1
 _RECENT = 1024
@@ -53,6 +53,7 @@ class Journal:
         self._recent_ends: deque[int] = deque(maxlen=_RECENT)
         self._waiting: list[anyio.Event] = []
         self._synced = 0
+        self._synced_end = 0
         self._want_sync = anyio.Event()
         self._hurry = anyio.Event()
         self._sync_waiting: list[anyio.Event] = []
@@ -97,6 +98,7 @@ class Journal:
             raise _files.storage_error(exc, f"{self.path} cannot be continued") from exc
         self._size = stored.end
         self._count = self._synced = stored.count
+        self._synced_end = stored.end
         return torn
 
     def append(self, event: ev.Event, row: bytes | None = None) -> int:
@@ -212,14 +214,35 @@ class Journal:
         return Follower(self, self._count, self._size)
 
     async def _sync(self, count: int) -> None:
+        end = self._size
         try:
-            await anyio.to_thread.run_sync(self._files.datasync, self._file)
+            await run_at_once(self._make_durable)
         except OSError as exc:
             self._break(exc, "cannot be made durable")
         self._raise_if_broken()
         self._synced = max(self._synced, count)
+        self._synced_end = max(self._synced_end, end)
         if self._durable:
             self._wake()
+
+    def _make_durable(self) -> None:
+        """Sync the file; see that it is still where a resume would look for it. In a thread."""
+        self._files.datasync(self._file)
+        ours = os.fstat(self._file)
+        try:
+            found = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found is None or not os.path.samestat(ours, found):
+            raise StorageError(
+                f"the journal {self.path} was removed, moved or replaced while its experiment ran; what "
+                "was written since is where it was moved to, or gone"
+            )
+
+    @property
+    def shown_end(self) -> int:
+        """Where in the file that ends which may be shown."""
+        return self._synced_end if self._durable else self._size
 
     @property
     def _visible(self) -> int:
@@ -283,7 +306,7 @@ class Follower:
             self._place = journal._recent_ends[self._index - oldest]
         else:
             if not self._buffer:
-                self._buffer.extend(await anyio.to_thread.run_sync(self._read_on, self._place))
+                self._buffer.extend(await run_at_once(self._read_on, self._place))
             event, self._place = self._buffer.popleft()
         self._index += 1
         return event

@@ -11,6 +11,7 @@ from asynctune import events as ev
 from asynctune.checkpoints import CheckpointManager
 from asynctune.errors import ConfigError
 from asynctune.executors._slots import Lease
+from asynctune.given import decoded
 from asynctune.judge import NOTHING, Judgement
 from asynctune.result import Row, copy_row, flatten
 from asynctune.schedulers import Decision, Verdict
@@ -156,7 +157,7 @@ class LiveTrial(Trial):
                 self.grace, self.has_slot = self.scope, self.is_over
 
     def _take_config(self, event: ev.Exploited) -> None:
-        config = self.next_config if self.next_config is not None else event.given
+        config = self.next_config if self.next_config is not None else decoded(event.given)
         self.next_config = None
         self.is_rebuildable = config is not None
         if config is not None:

@@ -12,9 +12,10 @@ from asynctune import events as ev
 from asynctune.journal import Follower
 from asynctune.loggers import Logger
 from asynctune.logwriter import LogWriter
-from asynctune.result import shown
+from asynctune.result import Row, shown
 from asynctune.resume import Past
 from asynctune.state import ExperimentState
+from asynctune.trial import Trial
 
 
 class LogFeeder:
@@ -66,16 +67,26 @@ class LogFeeder:
                         self._writer.update_config(event.trial_id, event.config)
                     case ev.TrialFailed() if event.again:
                         await self._restart(event.trial_id, event.resume_sequence)
-                    case ev.TrialReopened() | ev.CheckpointRejected():
+                    case ev.TrialReopened():
+                        await self._restart(event.trial_id, event.resume_sequence)
+                    case ev.TrialStarted() if event.resume_sequence is not None:
                         await self._restart(event.trial_id, event.resume_sequence)
                     case ev.TrialEnded():
-                        self._end(event.trial_id)
+                        await self._finish(event)
             self._writer.close()
 
     def _begin(self, trial_id: str, config: dict[str, Any]) -> None:
         trial = self._state.trials[trial_id]
         self._open.add(trial_id)
         self._writer.open(trial_id, config, trial.logdir, trial)
+
+    async def _finish(self, event: ev.TrialEnded) -> None:
+        trial = self._state.trials[event.trial_id]
+        if (
+            trial.has_tail and trial.status.is_final
+        ):  # cut short: what was shown before counts again
+            self._writer.restart(event.trial_id, await anyio.to_thread.run_sync(_rows, trial))
+        self._end(event.trial_id)
 
     async def _rewind(self, trial_id: str, sequence: int) -> None:
         """Let the logs of a trial go back to a row, if they are beyond it."""
@@ -94,3 +105,7 @@ class LogFeeder:
             self._begin(trial_id, shown(trial.config))
         rows = await anyio.to_thread.run_sync(trial.results_to, sequence)
         self._writer.restart(trial_id, rows)
+
+
+def _rows(trial: Trial) -> list[Row]:
+    return trial.results

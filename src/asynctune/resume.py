@@ -86,10 +86,10 @@ class _Reading:
             self.epoch += 1
             self.since = self.latest = event.started_at
             self.ended = False
-            self.touched.clear()
         elif isinstance(event, ev.RunEnded):
             self._close(event.seconds)
             self.ended = True
+            self.touched.clear()
         else:
             self.touched.add(event.trial_id)
             moment = getattr(event, "wall_time", None)
@@ -233,9 +233,10 @@ class Replay:
             if because is None:
                 yield TakenUp(trial)
                 continue
-            sequence = trial.checkpoint.sequence if trial.checkpoint else -1
+            begin = trial.known_checkpoints[-1:]  # those that could not be restored are tried again
+            sequence = begin[0].sequence if begin else -1
             notice = ""
-            if trial.checkpoint is None and trial.num_results and trial.status is Status.RUNNING:
+            if not begin and trial.num_results:
                 notice = f"{trial.name} has no checkpoint, and begins again"
             attempt = trial.attempt + (trial.started_at is not None)
             event = ev.TrialReopened(trial.trial_id, attempt, because, sequence, now)
@@ -263,6 +264,10 @@ class Replay:
                 self._failed_for_good.add(trial.trial_id)
             case ev.TrialReopened():
                 self._failed_for_good.discard(trial.trial_id)
+            case ev.Checkpointed():
+                path = trial.path_of(event.path)
+                if path in self.dropped.get(trial.trial_id, ()):  # it was saved again
+                    self.dropped[trial.trial_id].remove(path)
             case ev.CheckpointDropped():
                 dropped = self.dropped.setdefault(trial.trial_id, [])
                 dropped.append(trial.path_of(event.path))
@@ -324,10 +329,10 @@ class Replay:
 
     def _because(self, trial: Trial) -> str | None:
         """Say what had become of a trial; None if it waits for a slot anyway."""
+        if trial.has_failed:
+            return "it had failed, and resume is 'errored'"
         if trial.status is Status.PENDING:
             return None
-        if trial.status is Status.ERROR:
-            return "it had failed, and resume is 'errored'"
         if trial.status is Status.TERMINATED:
             return f"it had ended ({trial.stop_reason})"
         return "its driver died"

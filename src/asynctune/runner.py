@@ -32,6 +32,7 @@ from asynctune.logcallback import LogFeeder
 from asynctune.notices import warn
 from asynctune.opening import Opened, started
 from asynctune.options import Plan, Resume
+from asynctune.policylog import PolicyLog
 from asynctune.preflight import Preflight
 from asynctune.progress.terminal import LineProgress, OutputEcho
 from asynctune.resources import Resources
@@ -246,6 +247,10 @@ class Runner:
             echo = OutputEcho(self.state)
             await anyio.to_thread.run_sync(echo.resume)
             consumers.append(echo)
+        if self.plan.scheduler.log_config:
+            policies = PolicyLog(self.plan.directory, self._opened.past)
+            await anyio.to_thread.run_sync(policies.catch_up)
+            consumers.append(policies)
         consumers += options.callbacks or ()
         try:
             async with anyio.create_task_group() as services:
@@ -313,7 +318,8 @@ class Runner:
 
     async def _go_on(self, item: TakenUp) -> None:
         trial = item.trial
-        if trial.status.is_final and (item.reopened is None or self._budget_left_s <= 0):
+        ends_at_once = self._ending is not None or self._budget_left_s <= 0
+        if trial.status.is_final and (item.reopened is None or ends_at_once):
             return
         if item.verdict is StopReason.FAILED and trial.error is not None:
             self.trial_failed(trial.error)
@@ -333,7 +339,7 @@ class Runner:
         trials = {item.trial.trial_id: item.trial for item in taken if not item.notice}
         trials |= {trial_id: self.state.trials[trial_id] for trial_id in replay.dropped}
         for trial_id, trial in trials.items():
-            kept = [checkpoint.path for checkpoint in trial.checkpoints]
+            kept = [checkpoint.path for checkpoint in trial.known_checkpoints]
             remove_leftovers(trial.logdir, kept, replay.dropped.get(trial_id, ()), files)
 
     def _summary(self) -> str:

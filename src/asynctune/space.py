@@ -129,10 +129,21 @@ class Space:
         variant = Fresh(tree, positions, f"{seed}/{index}", values).variant()
         return replace(variant, others=others) if others else variant
 
-    def values_of(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a config of this space has at each sampler's path."""
-        found = {}
+    def values_of(
+        self, config: Mapping[str, Any], drawn: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what each sampler gave to a config of this space, by path.
+
+        Args:
+            config: The config.
+            drawn: What was drawn for it, for a choice that may pick what has to be drawn, too.
+        """
+        found, drawn = {}, drawn or {}
         for text, path in self._paths.items():
+            sampler, note = self.samplers[text], drawn.get(text)
+            if isinstance(sampler, Choice) and isinstance(note, Mapping):
+                found[text] = sampler.categories[note["choice"]]
+                continue
             value: Any = config
             for key in path:
                 value = value[key]

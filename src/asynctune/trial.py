@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from asynctune import events as ev
-from asynctune.errors import RemoteError, TrialError, TrialTimeout, UnsafePath, WorkerDied
+from asynctune.errors import TrialError, UnsafePath
+from asynctune.manifest import inside_experiment
 from asynctune.resources import Resources
 from asynctune.result import Row
 
@@ -46,6 +47,17 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
 
+
+CUT_SHORT = frozenset(
+    {
+        StopReason.USER,
+        StopReason.EXPERIMENT,
+        StopReason.TIME_BUDGET,
+        StopReason.CANCELLED,
+        StopReason.FAILED,
+    }
+)
+"""Why a trial may end before it has repeated what it had shown."""
 
 _MOVES = {
     Status.PENDING: set(Status),
@@ -128,6 +140,8 @@ class Trial:
             "stop_reason",
             "num_failures",
             "num_forgiven",
+            "has_failed",
+            "_rejected",
             "attempt",
             "exported",
             "note",
@@ -147,10 +161,8 @@ class Trial:
         read_rows: Callable[[Sequence[int]], list[Row]],
         config: dict[str, Any] | None = None,
     ) -> None:
-        self.trial_id = event.trial_id
-        self.index = event.index
-        self.name = event.name
-        self.tag = event.tag
+        self.trial_id, self.index = event.trial_id, event.index
+        self.name, self.tag = event.name, event.tag
         self.config = event.config if config is None else config
         self.initial_config = self.config
         self.lineage: tuple[Descent, ...] = ()
@@ -160,7 +172,7 @@ class Trial:
             raise UnsafePath(
                 f"a journal names the trial {event.trial_id!r}, which is no plain name"
             )
-        self.logdir = os.path.join(directory, inside(event.trial_id))
+        self.logdir = os.path.join(directory, inside_experiment(event.trial_id))
         self.status = Status.PENDING
         self.last_result: Row = {}
         self.checkpoint: CheckpointRef | None = None
@@ -170,6 +182,8 @@ class Trial:
         self.num_failures = 0
         self.num_forgiven = 0
         self.attempt = 0
+        self.has_failed = False
+        self._rejected: tuple[CheckpointRef, ...] = ()
         self.exported: dict[str, str] = {}
         self.note: str | None = None
         self.started_at: float | None = None
@@ -192,8 +206,8 @@ class Trial:
     def results(self) -> list[Row]:
         """Every row that counts, read from the journal: after a retry no iteration comes twice.
 
-        A row that a retry or a resume has to repeat stays until it is repeated, or the trial has ended:
-        what was shown once is never missing.
+        A row that a retry or a resume has to repeat stays until it is repeated, or the trial has come to
+        its own end without it: what was shown once is not missing because something was cut short.
         """
         return self._read_rows([*self._places, *self._shown])
 
@@ -201,6 +215,11 @@ class Trial:
     def num_results(self) -> int:
         """How many rows count."""
         return len(self._places) + len(self._shown)
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether the last of its rows are some that it had still to repeat."""
+        return bool(self._shown)
 
     @property
     def last_sequence(self) -> int:
@@ -228,19 +247,28 @@ class Trial:
         return -1
 
     def path_of(self, stored: str) -> str:
-        """Return where something is that the journal names: relative to the experiment, or elsewhere."""
-        if os.path.isabs(stored) or "://" in stored:
-            return stored
-        return os.path.join(self._directory, inside(stored))
+        """Return where something is that the journal names, relative to the experiment.
 
-    def snapshot(self) -> Trial:
-        """Return the trial as it is now; what happens later does not change it."""
+        Raises:
+            UnsafePath: It would be elsewhere.
+        """
+        return os.path.join(self._directory, inside_experiment(stored))
+
+    def snapshot(self, before: int) -> Trial:
+        """Return the trial as it is now; what happens later does not change it.
+
+        Args:
+            before: The place in the journal behind what may be shown.
+        """
         copied = Trial.__new__(Trial)
-        vars(copied).update(
-            {name: value for name, value in vars(self).items() if name in self._STATE}
-        )
+        vars(copied).update({name: vars(self)[name] for name in self._STATE})
         copied._sequences, copied._places = self._sequences[:], self._places[:]
         copied._shown = self._shown[:]
+        if copied._places and copied._places[-1] >= before:
+            known = bisect_left(copied._places, before)
+            del copied._sequences[known:], copied._places[known:]
+            rows = self._read_rows([*copied._places, *copied._shown][-1:])
+            copied.last_result = rows[0] if rows else {}
         return copied
 
     def apply(self, event: ev.Event, place: int) -> None:
@@ -253,6 +281,9 @@ class Trial:
         match event:
             case ev.TrialStarted():
                 self._move(Status.RUNNING)
+                self._rejected = ()  # one of them was good, or there is a new beginning
+                if event.resume_sequence is not None:
+                    self._rewind(event.resume_sequence)
                 if self.started_at is None:
                     self.started_at = event.wall_time
             case ev.Reported():
@@ -266,11 +297,7 @@ class Trial:
                 self.checkpoint = self.checkpoint_of(event)
                 self.checkpoints = (*self.checkpoints, self.checkpoint)
             case ev.CheckpointDropped() | ev.CheckpointRejected():
-                path = self.path_of(event.path)
-                self.checkpoints = tuple(c for c in self.checkpoints if c.path != path)
-                self.checkpoint = self.checkpoints[-1] if self.checkpoints else None
-                if isinstance(event, ev.CheckpointRejected):
-                    self._rewind(event.resume_sequence)
+                self._drop(event)
             case ev.TrialPaused():
                 self._move(Status.PAUSED)
                 self._rewind(event.resume_sequence)
@@ -279,20 +306,9 @@ class Trial:
             case ev.Exploited():
                 self._exploit(event)
             case ev.TrialFailed():
-                self.num_failures += 1
-                self.attempt = event.attempt + 1
-                self.error = _error_of(event)
-                if event.resources is not None:
-                    self.resources = Resources(**event.resources)
-                self._move(Status.PENDING)
-                self._rewind(event.resume_sequence)
+                self._fail(event)
             case ev.TrialReopened():
-                if self.status is Status.ERROR:
-                    self.num_forgiven = self.num_failures
-                self.attempt = event.attempt
-                self.error = self.stop_reason = self.ended_at = None
-                self._move(Status.PENDING)
-                self._rewind(event.resume_sequence)
+                self._reopen(event)
             case ev.TrialEnded():
                 self._end(event)
 
@@ -311,6 +327,40 @@ class Trial:
         """Return the handle on the checkpoint of an event."""
         return CheckpointRef(self.path_of(event.path), event.iteration, event.sequence)
 
+    def _drop(self, event: ev.CheckpointDropped | ev.CheckpointRejected) -> None:
+        path = self.path_of(event.path)
+        if isinstance(event, ev.CheckpointRejected):
+            self._rejected = tuple(c for c in self.checkpoints if c.path == path) + self._rejected
+        self.checkpoints = tuple(c for c in self.checkpoints if c.path != path)
+        self.checkpoint = self.checkpoints[-1] if self.checkpoints else None
+
+    def _fail(self, event: ev.TrialFailed) -> None:
+        self.num_failures += 1
+        self.attempt = event.attempt + 1
+        self.error = ev.error_of(event)
+        self.has_failed = not event.again
+        if event.resources is not None:
+            self.resources = Resources(**event.resources)
+        self._move(Status.PENDING)
+        self._rewind(event.resume_sequence)
+
+    def _reopen(self, event: ev.TrialReopened) -> None:
+        if self.has_failed:
+            self.num_forgiven = self.num_failures
+            self.has_failed = False
+        self.checkpoints += self._rejected  # what was wrong may be mended
+        self._rejected = ()
+        self.checkpoint = self.checkpoints[-1] if self.checkpoints else None
+        self.attempt = event.attempt
+        self.error = self.stop_reason = self.ended_at = None
+        self._move(Status.PENDING)
+        self._rewind(event.resume_sequence)
+
+    @property
+    def known_checkpoints(self) -> tuple[CheckpointRef, ...]:
+        """All that may be needed: those that count, and those that could not be restored."""
+        return self.checkpoints + self._rejected
+
     def _end(self, event: ev.TrialEnded) -> None:
         self._move(Status(event.status))
         self.stop_reason = StopReason(event.reason)
@@ -321,7 +371,10 @@ class Trial:
         self.last_result = {sys.intern(key): value for key, value in self.last_result.items()}
         if self.status is Status.TERMINATED:
             self.error = None
-            del self._shown[:]
+        if self.stop_reason not in CUT_SHORT:
+            del self._shown[:]  # it came to its end without them
+        elif self._shown:
+            self.last_result = self._read_rows(self._shown[-1:])[0]
 
     def _exploit(self, event: ev.Exploited) -> None:
         self._rewind(event.resume_sequence)
@@ -344,28 +397,3 @@ class Trial:
         if status not in _MOVES[self.status]:
             raise AssertionError(f"trial {self.trial_id} cannot go from {self.status} to {status}")
         self.status = status
-
-
-_KINDS_OF_ERROR = {cls.__name__: cls for cls in (WorkerDied, TrialTimeout)}
-
-
-def _error_of(event: ev.TrialFailed) -> TrialError:
-    """Make the error of a failure again, as far as text can tell."""
-    cls = _KINDS_OF_ERROR.get(event.error_type, TrialError)
-    error = cls(event.error, trial_id=event.trial_id)
-    error.traceback = event.traceback
-    if event.traceback:
-        error.__cause__ = RemoteError(event.traceback)
-    return error
-
-
-def inside(name: str) -> str:
-    """Return a relative path of a journal, if it stays inside.
-
-    Raises:
-        UnsafePath: It would not.
-    """
-    parts = name.split("/")
-    if not name or name[0] == "/" or "\0" in name or ".." in parts or "." in parts:
-        raise UnsafePath(f"a journal names {name!r}, which is no plain path inside its experiment")
-    return name

@@ -13,10 +13,10 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune.checkpoints import CheckpointManager
 from asynctune.executors._shipping import Shipment
+from asynctune.given import decoded, encoded
 from asynctune.live import LiveTrial
 from asynctune.options import Plan
 from asynctune.preflight import Preflight
-from asynctune.resolve import is_json
 from asynctune.resources import Resources
 from asynctune.result import Row, shown
 from asynctune.space import Space, Variant
@@ -111,7 +111,7 @@ class TrialMaker:
             drawn=None if by_hand else variant.drawn,
             resources=candidate.resources.to_dict(),
             wall_time=time.time(),
-            given=given if given and is_json(given) else None,
+            given=encoded(given) if given else None,
             known=candidate.known or 0,
         )
         creator = self._plan.options.trial_name_creator
@@ -123,9 +123,9 @@ class TrialMaker:
         """Make the trial of an event: one of :meth:`event`, or of an earlier driver."""
         config = self._configs.pop(event.trial_id, None)
         if config is None:
-            config = event.given
+            config = decoded(event.given)
             if event.drawn is not None:
-                config = self._plan.space.rebuild(event.drawn, event.given)
+                config = self._plan.space.rebuild(event.drawn, config)
         return self._trial(event, config)
 
     def _trial(self, event: ev.TrialAdded, config: dict[str, Any] | None) -> LiveTrial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -15,7 +15,7 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune.admission import Admission
 from asynctune.checkpointing import Checkpointing, NotRestored, limit
-from asynctune.errors import NotSerializable, TrialError, TuneError
+from asynctune.errors import MetricMissing, NotSerializable, StorageError, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors._slots import Lease
 from asynctune.executors.base import Actor, ActorSpec, Executor, Farewell, Step
@@ -136,10 +136,14 @@ class TrialTask:
                     await failures.is_final(exc.error)
                     delay = None
             except (TrialError, NotSerializable) as exc:
+                if isinstance(exc.__cause__, StorageError):
+                    raise exc.__cause__ from exc  # the matter of the run: nobody else can save either
                 delay = await failures.delay_of_retry(self._as_trial_error(exc))
             if delay is None:
                 return _End(StopReason.FAILED)
             trial.has_slot = anyio.Event()
+            if trial.order is not None:  # it came while the failure was written down
+                return _End(trial.order)
             await anyio.sleep(delay)
 
     async def _slot(self) -> Lease:
@@ -185,7 +189,15 @@ class TrialTask:
     async def _train(self, actor: Actor) -> _End | _Left:
         trial, run, plan = self._trial, self._run, self._plan
         begin = await self._checkpoints.restore(actor)
-        run.record(ev.TrialStarted(trial.trial_id, trial.attempt, begin, time.time()))
+        run.record(
+            ev.TrialStarted(
+                trial_id=trial.trial_id,
+                attempt=trial.attempt,
+                restored_from=begin,
+                wall_time=time.time(),
+                resume_sequence=self._checkpoints.began_behind(),
+            )
+        )
         # A retry that begins behind the last row of all has nothing left to train.
         reason = trial.verdict
         while reason is None:
@@ -195,9 +207,11 @@ class TrialTask:
                 reason = StopReason.DONE
                 break
             self._take(step)
+            trial.judged(
+                run.judge.result(trial)
+            )  # at once: a replay judges in the order of the journal
             if plan.options.durability == "power":
                 await run.journal.synced()
-            trial.judged(run.judge.result(trial))
             run.admission.news()
             reason = trial.verdict or trial.order
             if run.judge.stops_all():
@@ -285,6 +299,8 @@ class TrialTask:
             self._checkpoints.note(farewell.saved)
         if farewell.late is not None:
             self._take(farewell.late)
+            with suppress(MetricMissing):  # it has ended; its scheduler is told all the same
+                trial.judged(self._run.judge.result(trial))
 
     async def _close(self, end: _End) -> None:
         trial, run = self._trial, self._run

@@ -57,12 +57,12 @@ def test_a_retry_repeats_the_rows_behind_its_checkpoint_and_none_is_missing_mean
     trial.apply(ev.TrialStarted("t", 0, None, 1.0), 0)
     for n in (1, 2, 3):
         report(n)
-    trial.apply(ev.Checkpointed("t", 0, 1, "/c", 2), 0)
+    trial.apply(ev.Checkpointed("t", 0, 1, "t/c", 2), 0)
     trial.apply(ev.TrialFailed("t", 0, "boom", "ValueError", None, 1, 2.0), 0)
     assert (trial.status, trial.num_failures) == ("PENDING", 1)
     assert trial.results == [{"n": 1}, {"n": 2}, {"n": 3}], "3 was shown, and not yet repeated"
     assert (trial.last_result, trial.results_to(9)) == ({"n": 2}, [{"n": 1}, {"n": 2}])
-    trial.apply(ev.TrialStarted("t", 1, "/c", 3.0), 0)
+    trial.apply(ev.TrialStarted("t", 1, "t/c", 3.0), 0)
     report(30)
     assert trial.results == [{"n": 1}, {"n": 2}, {"n": 30}]
     assert trial.next_sequence == 4

@@ -41,14 +41,15 @@ class LineProgress(Callback):
         self._metric = metric
         self._mode = mode
         self._out = out
-        self._ended = 0
+        self._ended: set[str] = set()
         self._best = math.nan
         self._best_name = ""
 
     def resume(self, summary: str) -> None:
         """Say that an experiment goes on, and count and compare from where it stood."""
-        self._ended = self._state.num_final
         for trial in self._state.trials.values():
+            if trial.status.is_final:
+                self._ended.add(trial.trial_id)
             if self._metric is not None:
                 for row in trial.results:
                     self.on_trial_result(trial, row)
@@ -72,9 +73,9 @@ class LineProgress(Callback):
         self._print(f"{trial.name} goes on from {whose}, with {told or 'the same configuration'}")
 
     def on_trial_complete(self, trial: Trial) -> None:
-        self._ended += 1
+        self._ended.add(trial.trial_id)
         total = max(self._total, len(self._state.trials)) if self._total is not None else "?"
-        parts = [f"[{self._ended}/{total}] {trial.name} {trial.status}"]
+        parts = [f"[{len(self._ended)}/{total}] {trial.name} {trial.status}"]
         if trial.stop_reason is not None and trial.status is Status.TERMINATED:
             parts[0] += f" ({trial.stop_reason})"
         if trial.num_results:

@@ -84,6 +84,9 @@ class TrialScheduler:
     needs_metric: ClassVar[bool] = False
     """Whether it cannot work without an objective."""
 
+    log_config: bool = False
+    """Whether each exploit is written into policy files; see :mod:`asynctune.schedulers.policies`."""
+
     def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
         name = type(self).__name__
         if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):

@@ -46,6 +46,8 @@ class Searcher:
     needs_metric: ClassVar[bool] = True
     """Whether it cannot work without an objective."""
 
+    duplicates: Duplicates = "allow"
+
     def __init__(
         self,
         metric: str | None = None,
@@ -121,7 +123,7 @@ class Searcher:
 
         Args:
             trial_id: The trial.
-            values: Values by path, for every sampler of the space.
+            values: Values by path, for every sampler of the space, and what else it had set.
         """
 
     def on_trial_result(self, trial_id: str, result: Row) -> None:

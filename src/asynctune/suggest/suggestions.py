@@ -14,6 +14,7 @@ from typing import Any
 from asynctune import events as ev
 from asynctune.blame import described, shown
 from asynctune.errors import TuneError
+from asynctune.given import decoded
 from asynctune.result import Row
 from asynctune.space import Space, Variant
 from asynctune.suggest.base import FINISHED, Finished, Searcher
@@ -143,11 +144,13 @@ class Suggestions:
         if self._repeats:
             asked, again = self._ask(event.trial_id)
             if isinstance(again, Variant) and (
-                again.drawn == event.drawn and dict(again.others) == (event.given or {})
+                again.drawn == event.drawn and dict(again.others) == (decoded(event.given) or {})
             ):
                 self._taken(event.trial_id, asked, again)
                 return
             self._repeats = False
+            if asked != event.trial_id:
+                self._searcher.on_trial_complete(asked)  # it is none of ours
             self.notices.append(
                 f"{type(self._searcher).__name__} does not suggest again what it suggested for "
                 f"{event.trial_id}; it is told the history instead, and goes on from there"
@@ -158,9 +161,10 @@ class Suggestions:
                 "next may differ from what it would have suggested then"
             )
         if config is not None:
-            self._searcher.adopt(event.trial_id, self._space.values_of(config))
-            drawn = event.drawn or {}
-            variant = Variant(dict(config), drawn, event.tag, event.given or {})
+            drawn, others = event.drawn or {}, decoded(event.given) or {}
+            values = self._space.values_of(config, drawn) | others
+            self._searcher.adopt(event.trial_id, values)
+            variant = Variant(dict(config), drawn, event.tag, others)
             self._taken(event.trial_id, event.trial_id, variant)
 
     def _note(self, telling: _Telling) -> None:

@@ -72,6 +72,11 @@ class FaultyFiles(Files):
         self.calls: list[str] = []
         self.fired = False
 
+    def crash_next(self) -> None:
+        """Let the next call, and all that follow, be the death of the driver."""
+        with self._lock:
+            self._crash_at = len(self.calls) + 1
+
     def _call(self, name: str, function: Callable[..., T], *args: Any) -> T:
         with self._lock:
             self.calls.append(name)

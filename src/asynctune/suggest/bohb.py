@@ -1,0 +1,244 @@
+"""BOHB: the Bayesian half of S. Falkner, A. Klein, F. Hutter, "BOHB" (ICML 2018)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from asynctune.errors import ConfigError, MetricMissing
+from asynctune.result import TRAINING_ITERATION, Row
+from asynctune.space import Space
+from asynctune.suggest.arguments import (
+    by_path,
+    fraction,
+    generator,
+    number_in,
+    seed_or_none,
+    text,
+    whole,
+)
+from asynctune.suggest.base import Duplicates, Searcher, Suggestion
+from asynctune.suggest.optuna_study import (
+    load_optuna,
+    parameters_of,
+    quiet_sampler,
+    quiet_study,
+    sampler_seed,
+)
+from asynctune.suggest.points import Points
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+
+
+class BOHBSearch(Searcher):
+    """Models what is good at each budget, and suggests by the model of the largest that has one.
+
+    A budget is a value of ``time_attr``, and each trial's result there an observation. The models are
+    those of Optuna's ``TPESampler`` in its multivariate form; ``pip install asynctune[optuna]``. Use it
+    with ``HyperBandForBOHB``, or any scheduler that stops trials early.
+
+    Args:
+        space: What to search, if not the samplers of the config: a dict, by path or nested, of samplers
+            or Optuna distributions.
+        time_attr: The key of a result that says how far it is.
+        min_points: How many observations a budget needs for a model; by default three more than there
+            are parameters, as in the paper.
+        random_fraction: How often a suggestion is drawn at random all the same.
+        seed: What is random comes from it; by default from that of the run.
+        metric: The objective; by default that of the run.
+        mode: ``"min"`` or ``"max"``; by default that of the run.
+        points_to_evaluate: What to try first, as dicts; what they leave out is drawn.
+        duplicates: See :class:`Searcher`.
+
+    Raises:
+        ConfigError: An argument is wrong, or Optuna is not installed.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Any] | None = None,
+        *,
+        time_attr: str = TRAINING_ITERATION,
+        min_points: int | None = None,
+        random_fraction: float = 1 / 3,
+        seed: int | None = None,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
+        duplicates: Duplicates = "allow",
+    ) -> None:
+        super().__init__(metric, mode, duplicates=duplicates)
+        name = type(self).__name__
+        load_optuna(name)
+        self._parameters = {} if space is None else parameters_of(name, space)
+        self._time_attr = text(name, "time_attr", time_attr)
+        self._min_points = None if min_points is None else whole(name, "min_points", min_points, 1)
+        self._random_fraction = fraction(name, "random_fraction", random_fraction)
+        self._seed = seed_or_none(name, seed)
+        self._points = Points(name, points_to_evaluate)
+        self._newest: dict[str, int] = {}  # which suggestion a trial has
+        self._tried: list[dict[str, Any]] = []
+        self._observed: dict[float, dict[int, float]] = {}
+        self._models: dict[float, _Model] = {}
+
+    @property
+    def repeats(self) -> bool:
+        """Always."""
+        return True
+
+    def bind(self, space: Space, metric: str | None, mode: str | None, seed: int) -> None:
+        super().bind(space, metric, mode, seed)
+        name = type(self).__name__
+        self._parameters = self._parameters or parameters_of(name, space.samplers)
+        if not self._parameters:
+            raise ConfigError(
+                f"{name} has nothing to search: the config has no sampler such as "
+                "asynctune.uniform(0, 1); put one there, or give a space"
+            )
+        self._points.bind({path: p.plain for path, p in self._parameters.items()})
+        self._distributions = {path: p.distribution for path, p in self._parameters.items()}
+        self._seed = seed if self._seed is None else self._seed
+        if self._min_points is None:
+            self._min_points = len(self._parameters) + 3
+        self._rng = generator(self._seed, name)
+        self._random = self._model(None)
+
+    def suggest(self, trial_id: str) -> Suggestion:
+        point = self._points.take()
+        budget = self._largest_budget()
+        number = len(self._tried)
+        if self._rng.random() < self._random_fraction or budget is None or point:
+            fixed = {path: self._parameters[path].raw(value) for path, value in point.items()}
+            raws = self._random.ask(number, fixed)
+            self._random.forget(number)
+        else:
+            model = self._models.get(budget)
+            if model is None:
+                model = self._models[budget] = self._model(budget)
+            model.learn(self._observed[budget], self._tried)
+            raws = model.ask(number)
+        self._take(trial_id, raws)
+        return {path: p.value(raws[path]) for path, p in self._parameters.items()} | point
+
+    def adopt(self, trial_id: str, values: Mapping[str, Any]) -> None:
+        values = dict(by_path(values, lambda path, _: path in self._parameters))
+        self._points.tried(values)
+        self._forget(self._newest.pop(trial_id, -1))
+        try:
+            raws = {path: p.raw(values[path]) for path, p in self._parameters.items()}
+        except (KeyError, ValueError):  # nothing can be learnt from what is not known
+            return
+        self._take(trial_id, raws)
+
+    def on_trial_result(self, trial_id: str, result: Row) -> None:
+        assert self.metric is not None
+        number = self._newest.get(trial_id)
+        score, budget = map(number_in, (result.get(self.metric), result.get(self._time_attr)))
+        if number is None or score is None or budget is None or not math.isfinite(budget):
+            return
+        worst = math.inf if self.mode == "min" else -math.inf
+        value = score if math.isfinite(score) else worst
+        # A retry repeats what followed the last checkpoint: the first observation stays.
+        self._observed.setdefault(budget, {}).setdefault(number, value)
+
+    def on_trial_complete(
+        self, trial_id: str, result: Row | None = None, error: bool = False
+    ) -> None:
+        number = self._newest.get(trial_id)
+        if number is None:
+            return
+        if result:
+            self.on_trial_result(trial_id, result)
+        self._forget(number)
+        if result and not error and not self._observed:
+            assert self.metric is not None
+            found = number_in(result.get(self.metric)) is not None
+            missing = self._time_attr if found else self.metric
+            raise MetricMissing(missing, result, type(self).__name__)
+
+    def _take(self, trial_id: str, raws: dict[str, Any]) -> None:
+        self._forget(self._newest.get(trial_id, -1))
+        self._newest[trial_id] = len(self._tried)
+        self._tried.append(raws)
+
+    def _forget(self, number: int) -> None:
+        """A suggestion comes to no more budgets."""
+        for budget, model in self._models.items():
+            if number not in self._observed.get(budget, ()):
+                model.forget(number)
+
+    def _largest_budget(self) -> float | None:
+        assert self._min_points is not None
+        enough = (b for b, seen in self._observed.items() if len(seen) >= self._min_points)
+        return max(enough, default=None)
+
+    def _model(self, budget: float | None) -> _Model:
+        """Make the model of a budget; None: the one that knows nothing."""
+        from optuna.samplers import RandomSampler, TPESampler
+
+        assert self.mode is not None
+        assert self._seed is not None
+        if budget is None:
+            study = quiet_study(RandomSampler(seed=sampler_seed(self._seed)), [self.mode])
+            return _Model(study, self._distributions)
+        seed = generator(self._seed, budget).getrandbits(32)
+        sampler = quiet_sampler(
+            lambda: TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=1)
+        )
+        return _Model(quiet_study(sampler, [self.mode]), self._distributions)
+
+
+@dataclass(slots=True)
+class _Model:
+    """The model of one budget.
+
+    Args:
+        study: What it knows.
+        distributions: The parameters.
+        told: How many of the budget's observations it knows.
+        live: What was suggested by it and is not observed yet; it keeps away from that.
+    """
+
+    study: Study
+    distributions: Mapping[str, BaseDistribution]
+    told: int = 0
+    live: dict[int, Trial] = field(default_factory=dict)
+
+    def learn(self, observed: Mapping[int, float], tried: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the observations that are new."""
+        from optuna.trial import create_trial
+
+        for number, value in islice(observed.items(), self.told, None):
+            trial = self.live.pop(number, None)
+            if trial is not None:
+                self.study.tell(trial, value)
+                continue
+            self.study.add_trial(
+                create_trial(
+                    params=dict(tried[number]),
+                    distributions=dict(self.distributions),
+                    value=value,
+                )
+            )
+        self.told = len(observed)
+
+    def ask(self, number: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the parameters of a suggestion."""
+        if fixed:
+            self.study.enqueue_trial(dict(fixed))
+        trial = self.study.ask(dict(self.distributions))
+        self.live[number] = trial
+        return trial.params
+
+    def forget(self, number: int) -> None:
+        """A suggestion will not be observed."""
+        from optuna.trial import TrialState
+
+        trial = self.live.pop(number, None)
+        if trial is not None:
+            self.study.tell(trial, state=TrialState.FAIL)
