@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynctune import executors, loggers, schedulers, suggest, track, utils
+    from asynctune import executors, loggers, schedulers, simulate, suggest, track, utils
     from asynctune.analysis import Analysis, ExperimentAnalysis
     from asynctune.callback import Callback
     from asynctune.errors import (
@@ -56,6 +56,13 @@ if TYPE_CHECKING:
         uniform,
     )
     from asynctune.stopper import Stopper
+    from asynctune.stoppers import (
+        CombinedStopper,
+        EarlyStopping,
+        MaximumIterationStopper,
+        TimeoutStopper,
+        TrialPlateauStopper,
+    )
     from asynctune.track import get_checkpoint, report
     from asynctune.trainable import Trainable
     from asynctune.trial import Status, Trial
@@ -109,6 +116,13 @@ _WHERE = {
         "uniform",
     ),
     "stopper": ("Stopper",),
+    "stoppers": (
+        "CombinedStopper",
+        "EarlyStopping",
+        "MaximumIterationStopper",
+        "TimeoutStopper",
+        "TrialPlateauStopper",
+    ),
     "track": ("get_checkpoint", "report"),
     "trainable": ("Trainable",),
     "trial": ("Status", "Trial"),
@@ -116,7 +130,7 @@ _WHERE = {
     "tuning": ("run", "start"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
-_SUBPACKAGES = ("executors", "loggers", "schedulers", "suggest", "track", "utils")
+_SUBPACKAGES = ("executors", "loggers", "schedulers", "simulate", "suggest", "track", "utils")
 
 __all__ = sorted([*_MODULE_OF, *_SUBPACKAGES])
 

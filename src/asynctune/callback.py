@@ -13,6 +13,7 @@ from asynctune.journal import Follower
 from asynctune.notices import warn
 from asynctune.result import Row, copy_row
 from asynctune.state import ExperimentState
+from asynctune.threads import limiter
 from asynctune.trial import CheckpointRef, Trial
 
 
@@ -93,6 +94,18 @@ async def _tell(method: Any, *args: Any) -> None:
     if inspect.iscoroutinefunction(method):
         await method(*args)
         return
-    value = await anyio.to_thread.run_sync(lambda: method(*args), abandon_on_cancel=True)
+    value, error = await anyio.to_thread.run_sync(
+        _called, method, args, abandon_on_cancel=True, limiter=limiter(1)
+    )
+    if error is not None:
+        raise error
     if inspect.isawaitable(value):
         await value
+
+
+def _called(method: Any, args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    # As a value: a GeneratorExit that came out of an await would close the coroutines around it.
+    try:
+        return method(*args), None
+    except BaseException as exc:
+        return None, exc

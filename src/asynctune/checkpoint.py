@@ -21,12 +21,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asynctune.errors import CheckpointCorrupt, UnsafePath
-from asynctune.files import Files, current, storage_error, write_whole
-from asynctune.manifest import MANIFEST, Manifest, inside
+import cloudpickle
+
+from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
+from asynctune.files import BROKEN, Files, current, storage_error, write_whole
+from asynctune.manifest import DICT_FILE, MANIFEST, Manifest, inside
 
 _MAGIC = b"ATCKPT1\n"
 _CHUNK = 1 << 20
+_PROBE = 1 << 16
 
 
 def make_aside(parent: str | os.PathLike[str], name: str) -> Path:
@@ -51,6 +54,55 @@ def remove_aside(target: Path) -> None:
     current.get().remove_tree(target.parent)
 
 
+def place(saved: Any, target: Path, name: str) -> tuple[str, bool]:
+    """Write what a hook returned, if it is a dict; return the path in ``target``, and whether it is one.
+
+    Args:
+        saved: What the hook returned.
+        target: The directory that it was given.
+        name: How an error calls the hook.
+
+    Raises:
+        StorageError: The system refused.
+        ValueError: It is neither a dict nor a path inside the directory.
+    """
+    if not isinstance(saved, Mapping):
+        return relative_path(saved, target, name), False
+    data = cloudpickle.dumps(dict(saved))
+    try:
+        _write(target / DICT_FILE, data, current.get(), synced=False)
+    except OSError as exc:
+        raise _not_written(exc, target) from exc
+    return DICT_FILE, True
+
+
+def raise_if_storage_failed(error: Exception, target: Path) -> None:
+    """Tell a full or broken disk from a mistake in a hook that was saving.
+
+    An error of the system that names no file, as those of writes do, counts as one of this directory.
+    Libraries raise errors of their own instead, so whatever was raised, it is tried whether anything
+    can be written.
+
+    Args:
+        error: What was raised.
+        target: The directory that it was saved to, inside of what :func:`make_aside` made.
+
+    Raises:
+        StorageError: It was the disk.
+    """
+    if isinstance(error, StorageError):
+        return
+    if isinstance(error, OSError) and error.errno in BROKEN:
+        named = error.filename
+        if not isinstance(named, str | bytes) or _is_below(os.fsdecode(named), target):
+            raise _not_written(error, target) from error
+    try:
+        _write(target.parent / "probe", bytes(_PROBE), current.get())
+    except OSError as exc:
+        if exc.errno in BROKEN:
+            raise _not_written(exc, target) from error
+
+
 def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapping[str, Any],
            parent: str | os.PathLike[str]) -> Path:  # fmt: skip
     """Make the files below ``source`` durable and visible as ``parent/<name of source>``.
@@ -62,29 +114,33 @@ def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapp
 
     Raises:
         StorageError: The system refused; nothing became visible.
+        ValueError: A file that was saved is gone, or cannot be read.
     """
     try:
         files = _synced_files(source, current.get())
         manifest = Manifest(manifest_path, saved_as_dict, state, *files)
         return _publish(source, manifest, parent, current.get())
     except OSError as exc:
-        raise storage_error(
-            exc, f"the checkpoint {source.name} in {parent} cannot be written"
-        ) from exc
+        raise _not_written(exc, source) from exc
 
 
 def _synced_files(source: Path, files: Files) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
     """Make all files durable; return what the manifest says of them, and the directories."""
     entries = {}
     directories = []
-    for relative, path in sorted(_walk(source)):
-        if relative == MANIFEST:
-            raise ValueError(f"{MANIFEST} is the name of the checkpoint's own file; choose another")
-        if path.is_dir():
-            directories.append(relative)
-        else:
-            files.sync_file(path)
-            entries[relative] = _digest(path)
+    try:
+        for relative, path in sorted(_walk(source)):
+            if relative == MANIFEST:
+                raise ValueError(
+                    f"{MANIFEST} is the name of the checkpoint's own file; choose another"
+                )
+            if path.is_dir():
+                directories.append(relative)
+            else:
+                files.sync_file(path)
+                entries[relative] = _digest(path)
+    except (FileNotFoundError, PermissionError) as exc:  # no disk's fault, but that of who saved it
+        raise ValueError(f"a file was saved that is gone or cannot be read: {exc}") from exc
     return entries, tuple(directories)
 
 
@@ -92,7 +148,7 @@ def _publish(
     source: Path, manifest: Manifest, parent: str | os.PathLike[str], files: Files
 ) -> Path:
     """Write the manifest, and give the directory its name."""
-    _write_synced(source / MANIFEST, manifest.to_json(), files)
+    _write(source / MANIFEST, manifest.to_json(), files)
     for directory, _, _ in os.walk(source):
         files.sync_directory(directory)
     attempt = 0
@@ -311,10 +367,21 @@ def _digest(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _write_synced(path: Path, data: bytes, files: Files) -> None:
+def _not_written(error: OSError, target: Path) -> StorageError:
+    return storage_error(
+        error, f"the checkpoint {target.name} in {target.parent.parent} cannot be written"
+    )
+
+
+def _is_below(path: str, directory: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(directory)
+
+
+def _write(path: Path, data: bytes, files: Files, *, synced: bool = True) -> None:
     descriptor = files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         write_whole(files, descriptor, data)
-        files.datasync(descriptor)
+        if synced:
+            files.datasync(descriptor)
     finally:
         files.close(descriptor)

@@ -62,7 +62,7 @@ def _repair(directory: str) -> int:
     path = Path(directory, FILE_NAME)
     if not path.is_file():
         raise TuneError(f"{directory} is no experiment: it has no file called {FILE_NAME!r}")
-    lock = ExperimentLock(directory, Files())
+    lock = ExperimentLock(directory, Files(), FILE_NAME)
     lock.acquire()
     try:
         stored = StoredJournal(path)

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
+from asynctune import threads
 from asynctune.errors import TrialError, TuneError
 from asynctune.executors.base import Executor
 from asynctune.journal import Journal
@@ -92,7 +93,7 @@ class Failures:
         assert on_failure is not None
         seen = self._trial.snapshot(self._run.journal.shown_end)
         answer = await anyio.to_thread.run_sync(
-            lambda: on_failure(seen, error), abandon_on_cancel=True
+            lambda: on_failure(seen, error), abandon_on_cancel=True, limiter=threads.limiter(1)
         )
         if inspect.isawaitable(answer):
             answer = await answer

@@ -19,6 +19,8 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
+BROKEN = frozenset({*_FULL, errno.EIO, errno.EROFS})
+"""What a disk says that is full or broken, whatever was asked of it."""
 
 
 class Files:

@@ -2,6 +2,9 @@
 
 A kernel lock on a file that is never removed. The kernel gives it back when the driver dies, whatever it
 was killed by. A child that the driver forked holds the same lock, so the child closes it at its birth.
+
+Should somebody remove that file all the same, a second lock on the journal itself keeps others out: it is
+the journal that two drivers would ruin, and one who removes it, too, begins another one.
 """
 
 from __future__ import annotations
@@ -27,41 +30,44 @@ class ExperimentLock:
     Args:
         directory: The experiment.
         files: The file calls.
+        journal: The name of its journal, which is created if it is not there.
     """
 
-    def __init__(self, directory: str, files: Files) -> None:
+    def __init__(self, directory: str, files: Files, journal: str) -> None:
         self.path = Path(directory, FILE_NAME)
+        self._paths = [self.path, Path(directory, journal)]
         self._files = files
-        self._descriptor = -1
+        self._descriptors: list[int] = []
 
     def acquire(self) -> None:
         """Take the lock or fail at once.
 
         Raises:
             ExperimentLocked: Another driver has it; the error says which.
-            OSError: The file cannot be opened.
+            OSError: A file cannot be opened.
         """
-        descriptor = self._files.open(self.path, os.O_RDWR | os.O_CREAT)
         try:
-            _lock(descriptor)
-        except (BlockingIOError, PermissionError):
-            os.close(descriptor)
-            raise _held(self.path) from None
+            for path in self._paths[:_HOW_MANY]:
+                descriptor = self._files.open(path, os.O_RDWR | os.O_CREAT)
+                self._descriptors.append(descriptor)
+                _HELD.add(self)
+                try:
+                    _lock(descriptor)
+                except (BlockingIOError, PermissionError):
+                    raise _held(self.path) from None
         except BaseException:
-            os.close(descriptor)
+            self.release()
             raise
-        self._descriptor = descriptor
-        _HELD.add(self)
         # For people and for the message that another driver gets. The kernel knows who has it.
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+            os.ftruncate(self._descriptors[0], 0)
+            os.write(self._descriptors[0], f"{os.getpid()} {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptors, self._descriptors = self._descriptors, []
         _HELD.discard(self)
-        if descriptor >= 0:
+        for descriptor in descriptors:
             os.close(descriptor)
 
 
@@ -95,6 +101,8 @@ def _held(path: Path) -> ExperimentLocked:
 if sys.platform == "win32":
     import msvcrt
 
+    _HOW_MANY = 1  # what is open cannot be removed there
+
     def _lock(descriptor: int) -> None:
         os.lseek(descriptor, _BEYOND, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -102,6 +110,8 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    _HOW_MANY = 2
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import anyio.to_thread
+from asynctune.threads import run_at_once
 
 _log = logging.getLogger("asynctune")
 
 
 async def warn(message: str, *args: object, error: BaseException | None = None) -> None:
     """Log a warning, with the traceback of an exception if one is given."""
-    await anyio.to_thread.run_sync(lambda: _log.warning(message, *args, exc_info=error))
+    await run_at_once(lambda: _log.warning(message, *args, exc_info=error))

@@ -99,7 +99,7 @@ def open_experiment(plan: Plan, spec: ev.RunStarted) -> Opened:
 def _locked(plan: Plan, spec: ev.RunStarted, stored: StoredJournal, files: Files) -> Opened:
     durable = plan.options.durability == "power"
     journal = Journal(stored.path, durable=durable, files=files)
-    lock = ExperimentLock(plan.directory, files)
+    lock = ExperimentLock(plan.directory, files, FILE_NAME)
     lock.acquire()
     try:
         if stored.exists():  # asked again: another driver may have come before us

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from asynctune.domains import Choice, Domain, SampleFrom
-from asynctune.resolve import Grid
+from asynctune.resolve import Grid, stable_text
 from asynctune.secret import Secret
 from asynctune.views import Path, path_text
 
@@ -18,8 +18,8 @@ _LONG = 200
 def outline(tree: Any) -> dict[str, str]:
     """Describe a space: path -> what is there.
 
-    Samplers, grids and plain values are described wholly, functions and objects by their kind alone: an
-    object of another process cannot be compared.
+    Samplers, grids and values are described wholly; functions, and objects whose repr another process
+    would not give, by their kind and name alone.
 
     Args:
         tree: The space, its grids as :class:`~asynctune.resolve.Grid`.
@@ -78,7 +78,10 @@ def _text(node: Any) -> str:
         return repr(node)
     if node is None or type(node) in (bool, int, float, str):
         return json.dumps(node)
-    return f"<{type(node).__qualname__}>"
+    # Functions have an address in their repr, and a class may have come into another module.
+    name = getattr(node, "__name__", None) if callable(node) else None
+    told = name if isinstance(name, str) else stable_text(node)
+    return f"<{type(node).__qualname__}{'' if told is None else f' {told}'}>"
 
 
 def _cut(text: str) -> str:

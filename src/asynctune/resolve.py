@@ -20,6 +20,7 @@ from asynctune.signature import function_name
 from asynctune.views import DictView, ListView, Path, Spec, View, generator, path_text, place
 
 _TAG_LENGTH = 120
+_REPR_LENGTH = 200
 _DEEPEST_NOTE = 32
 DEEPEST = 64
 """How deep a config may be: secrets are looked for so far down, and it is shown so far."""
@@ -130,7 +131,8 @@ class _Resolver:
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
         if is_json(value):
             return {"value": copy.deepcopy(value)}, value
-        return {"repr": shown(value)} | ({"seed": seed} if spec.used_rng else {}), value
+        text = stable_text(value) or shown(value)
+        return {"repr": text[:_REPR_LENGTH]} | ({"seed": seed} if spec.used_rng else {}), value
 
     def _returned(self, path: Path, value: Any, depth: int = 0) -> Any:
         if isinstance(value, View):
@@ -143,7 +145,7 @@ class _Resolver:
             raise self._tell(
                 ConfigError(f"{place(path)}: the function returned {shown(value)}; {hint}")
             )
-        return rebuilt(value, lambda _, item: self._returned(path, item, depth + 1))
+        return _plain(rebuilt(value, lambda _, item: self._returned(path, item, depth + 1)))
 
     def _tell(self, error: ConfigError) -> ConfigError:
         # Remembered, so that it passes through the functions that asked for the value.
@@ -216,7 +218,10 @@ class Again(_Resolver):
             if isinstance(note, Mapping) and "value" in note:
                 return {"value": note["value"]}, copy.deepcopy(note["value"])
             if isinstance(note, Mapping) and "repr" in note:
-                _, value = self._call(path, marker, note.get("seed", ""))
+                new, value = self._call(path, marker, note.get("seed", ""))
+                comparable = "value" in new or stable_text(value) is not None
+                if comparable and new.get("repr") != note["repr"]:
+                    raise self._tell(_another(path, marker, note["repr"], value))
                 return dict(note), value
         elif isinstance(marker, Grid | Choice):
             kind, values = "grid", getattr(marker, "values", ())
@@ -290,6 +295,38 @@ def is_json(value: Any, depth: int = 0) -> bool:
     return all(is_json(item, depth + 1) for item in items)
 
 
+def stable_text(value: Any) -> str | None:
+    """Describe a value as any process would; None if that cannot be told of it.
+
+    A repr with an address in it is another in each process, and one with braces may show a set, whose
+    elements come in another order in each.
+    """
+    if isinstance(value, set | frozenset):
+        texts = [stable_text(item) for item in value]
+        return None if None in texts else f"{{{', '.join(sorted(map(str, texts)))}}}"
+    try:
+        # numpy changes the reprs of its numbers, but not how they are printed.
+        text = str(value) if _is_numpy_scalar(value) else repr(value)
+    except Exception:
+        return None
+    unstable = " at 0x" in text or "{" in text or str(id(value)) in text
+    return None if unstable else text
+
+
+def _plain(value: Any) -> Any:
+    """Return what numpy draws as the plain number or text that it is; any other value as it is."""
+    if _is_numpy_scalar(value):
+        plain = value.item()
+        return plain if is_json(plain) else value
+    return value
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    # Its arrays have no hash, its functions no items.
+    kind = type(value)
+    return kind.__module__ == "numpy" and kind.__hash__ is not None and hasattr(kind, "item")
+
+
 def _equal(one: Any, other: Any) -> bool:
     try:
         return type(one) is type(other) and bool(one == other)
@@ -300,6 +337,13 @@ def _equal(one: Any, other: Any) -> bool:
 def path_order(path: Path) -> list[tuple[int, int, str]]:
     """Return the key by which paths are sorted: 10 after 9, and indices before names."""
     return [(0, key, "") if isinstance(key, int) else (1, 0, str(key)) for key in path]
+
+
+def _another(path: Path, marker: SampleFrom, before: str, now: Any) -> SpecMismatch:
+    return SpecMismatch(
+        f"{place(path)} was {before}, and is {shown(now)} now that {function_name(marker.func)} is called "
+        "again; draw with spec.rng, or return plain numbers and text, which are not drawn again"
+    )
 
 
 def mismatch(text: str, note: Any) -> SpecMismatch:

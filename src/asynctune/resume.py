@@ -36,6 +36,7 @@ class Past:
         last_ends: Trial -> the place of its last ``TrialEnded``.
         seconds: How long they worked.
         ended_well: Whether the last of them wrote down its end.
+        failed: Whether that end was an error, which cancelled the trials that ran.
         lost_track: The trials of which something was written since the last driver started, if it
             did not end well: their logs may lack rows.
     """
@@ -46,6 +47,7 @@ class Past:
     last_ends: dict[str, int]
     seconds: float
     ended_well: bool
+    failed: bool
     lost_track: frozenset[str]
 
 
@@ -75,6 +77,7 @@ class _Reading:
     since: float = 0.0
     latest: float = 0.0
     ended: bool = True
+    failed: bool = False
     touched: set[str] = field(default_factory=set)
     last_ends: dict[str, int] = field(default_factory=dict)
     first: ev.RunStarted | None = None
@@ -85,10 +88,11 @@ class _Reading:
             self.first = self.first or event
             self.epoch += 1
             self.since = self.latest = event.started_at
-            self.ended = False
+            self.ended = self.failed = False
         elif isinstance(event, ev.RunEnded):
             self._close(event.seconds)
             self.ended = True
+            self.failed = event.reason == "failed"
             self.touched.clear()
         else:
             self.touched.add(event.trial_id)
@@ -130,6 +134,7 @@ def read_past(stored: StoredJournal, directory: str) -> Past:
         last_ends=reading.last_ends,
         seconds=seconds,
         ended_well=reading.ended,
+        failed=reading.failed,
         lost_track=frozenset() if reading.ended else frozenset(reading.touched),
     )
 
@@ -313,6 +318,8 @@ class Replay:
             self._notices[trial.trial_id] = _not_rebuildable(trial)
             return True
         begins_again = trial.status is Status.ERROR or trial.trial_id in self._unjudged
+        # Nobody wanted it to end: an error of the run, such as a full disk, cancelled it.
+        begins_again |= self._past.failed and trial.stop_reason is StopReason.CANCELLED
         if trial.checkpoint is None and trial.num_results and not begins_again:
             self._notices[trial.trial_id] = (
                 f"{trial.name} stays ended ({trial.stop_reason}): it has no checkpoint to go on from"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from asynctune.blame import shown
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import Row, flatten
 
@@ -73,13 +74,41 @@ class CriteriaStopper(Stopper):
 
 
 class FunctionStopper(Stopper):
-    """Stops a trial when a function says so."""
+    """Stops a trial when a function says so.
+
+    Args:
+        function: ``(trial_id, result) -> bool``, called with each result.
+
+    Raises:
+        ConfigError: It cannot be called so.
+    """
 
     def __init__(self, function: Callable[[str, Row], bool]) -> None:
+        if not callable(function) or inspect.isclass(function):
+            raise ConfigError(
+                f"function of FunctionStopper is {shown(function)}; a function (trial_id, result) -> bool "
+                "is wanted"
+            )
+        _check_signature("function of FunctionStopper", function)
         self._function = function
 
     def __call__(self, trial_id: str, result: Row) -> bool:
         return bool(self._function(trial_id, result))
+
+
+def _check_signature(what: str, function: Callable[[str, Row], bool]) -> None:
+    try:
+        inspect.signature(function).bind("trial_id", {})
+    except TypeError as exc:
+        raise ConfigError(
+            f"{what} is a function that cannot be called with (trial_id, result): {exc}"
+        ) from exc
+    except ValueError:  # a builtin without a signature
+        pass
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(
+            f"{what} is an `async def`; it decides at once, so a plain function is wanted"
+        )
 
 
 def _is_number(value: object) -> bool:
@@ -103,16 +132,5 @@ def make_stopper(stop: Any) -> Stopper:
             f"stop is {stop!r}; a dict of bounds, a function (trial_id, result) -> bool, or an "
             "instance of tune.Stopper is wanted"
         )
-    try:
-        inspect.signature(stop).bind("trial_id", {})
-    except TypeError as exc:
-        raise ConfigError(
-            f"stop is a function that cannot be called with (trial_id, result): {exc}"
-        ) from exc
-    except ValueError:  # a builtin without a signature
-        pass
-    if inspect.iscoroutinefunction(stop):
-        raise ConfigError(
-            "stop is an `async def`; it decides at once, so a plain function is wanted"
-        )
+    _check_signature("stop", stop)
     return FunctionStopper(stop)

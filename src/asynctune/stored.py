@@ -7,10 +7,12 @@ What is bad in front of a good record is damage, and is never skipped.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +23,7 @@ from asynctune.result import Row
 FILE_NAME = "journal"
 FORMAT = 1
 HEAD = 18  # "llllllll cccccccc "
+_STARTED = b'{"kind":"run_started",'
 _LONGEST = 32 << 20
 """No record of ours is longer; a line that is does not fill the memory."""
 
@@ -91,26 +94,36 @@ class StoredJournal:
             ExperimentCorrupt: It is damaged, or was written by a newer version.
         """
         self.end = self.count = 0
+        doubted = -1
+        while (yield from self._events_on()):
+            if self.end == doubted:
+                raise _damaged(self.path, doubted, "a record there does not match its checksum")
+            # It may have been half written when it was read, and be followed by others since.
+            doubted = self.end
+
+    def _events_on(self) -> Generator[tuple[int, ev.Event], None, bool]:
+        """Yield the events from the end on; return whether what is behind the last is damaged."""
         with self._open() as file:
+            file.seek(self.end)
             while line := file.readline(_LONGEST):
                 place = self.end
                 payload = _payload(line)
                 if payload is None:
-                    if _only_the_newline_is_bad(line) or any(
+                    return _only_the_newline_is_bad(line) or any(
                         _payload(later) is not None
                         for later in iter(lambda: file.readline(_LONGEST), b"")
-                    ):
-                        raise _damaged(
-                            self.path, place, "a record there does not match its checksum"
-                        )
-                    return
+                    )
+                self._refuse_newer(payload)
                 event = decode(payload, self.path, place)
-                if place == 0:
-                    self._check_first(event)
+                if place == 0 and not isinstance(event, ev.RunStarted):
+                    raise ExperimentCorrupt(
+                        f"{self.path} does not begin like a journal of asynctune", offset=0
+                    )
                 self.end += len(line)
                 self.count += 1
                 if event is not None:
                     yield place, event
+        return False
 
     def replay(self, apply: Callable[[ev.Event, int], object]) -> None:
         """Tell a fold of all events.
@@ -153,16 +166,20 @@ class StoredJournal:
     def _open(self) -> BinaryIO:
         return self.path.open("rb")
 
-    def _check_first(self, event: ev.Event | None) -> None:
-        if not isinstance(event, ev.RunStarted):
-            raise ExperimentCorrupt(
-                f"{self.path} does not begin like a journal of asynctune", offset=0
-            )
-        if event.format > FORMAT:
-            raise ExperimentCorrupt(
-                f"{self.path} has format {event.format}, written by asynctune {event.version}; "
-                f"this version reads up to {FORMAT}: upgrade asynctune"
-            )
+    def _refuse_newer(self, payload: bytes) -> None:
+        """Refuse what a newer version began or went on with, whatever else its record holds."""
+        if not payload.startswith(_STARTED):
+            return
+        with contextlib.suppress(
+            ValueError, RecursionError
+        ):  # no record at all: told of by decode()
+            body = json.loads(payload)
+            made, version = body.get("format"), body.get("version")
+            if isinstance(made, int) and made > FORMAT:
+                raise ExperimentCorrupt(
+                    f"{self.path} has format {made}, written by asynctune {version}; "
+                    f"this version reads up to {FORMAT}: upgrade asynctune"
+                )
 
 
 def seed_of(directory: str) -> int | None:

@@ -1,4 +1,4 @@
-"""A call in a thread whose result is never lost, whatever cancels the wait for it."""
+"""Calls in threads: one that waits for nobody else's, and one whose result is never lost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ import anyio
 import anyio.to_thread
 
 T = TypeVar("T")
+
+
+def limiter(threads: int) -> anyio.CapacityLimiter:
+    """Return a limiter for threads that are not to wait for those of others, on a loop.
+
+    anyio's own lets 40 work at a time, for all who use it. A loop that lets one thread work at a time,
+    as the simulated one does, is obeyed.
+    """
+    shared = anyio.to_thread.current_default_thread_limiter()
+    return shared if shared.total_tokens == 1 else anyio.CapacityLimiter(threads)
+
+
+async def run_at_once(function: Callable[..., T], *args: Any) -> T:
+    """Call a function of ours in a thread, however many the code of users keeps busy."""
+    return await anyio.to_thread.run_sync(function, *args, limiter=limiter(1))
 
 
 async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], object]) -> T:
@@ -26,12 +41,12 @@ async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], 
     cancelled: asyncio.CancelledError | None = None
     # The shield keeps a cancelled scope around us from knocking again at each turn of the loop.
     with anyio.CancelScope(shield=True):
-        task = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
+        task = asyncio.ensure_future(run_at_once(function, *args))
         cancelled = await _wait_out(task)
         if cancelled is None:
             return task.result()
         if task.exception() is None:
-            undone = asyncio.ensure_future(anyio.to_thread.run_sync(undo, task.result()))
+            undone = asyncio.ensure_future(run_at_once(undo, task.result()))
             await _wait_out(undone)
             undone.result()
     assert cancelled is not None, "otherwise the result was returned"

@@ -16,15 +16,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cloudpickle
-
 from asynctune import checkpoint as _checkpoint
 from asynctune import result as _result
 from asynctune.counters import Counters
 from asynctune.errors import ConfigError
 from asynctune.hosting import Calls, SyncCalls, copy_config, host, new_standalone_dir, step
 from asynctune.loggers import Logger, NoopLogger, UnifiedLogger
-from asynctune.manifest import DICT_FILE, Manifest
+from asynctune.manifest import Manifest
 from asynctune.resources import Resources
 from asynctune.result import Row
 
@@ -276,9 +274,10 @@ class Trainable:
     async def _commit(self, parent: str) -> tuple[Path, str]:
         name = f"checkpoint_{self.iteration}"
         target = await self._calls.blocking(_checkpoint.make_aside, parent, name)
+        hook = f"{type(self).__qualname__}.{self._spelling('_save')}()"
         try:
             saved = await self._hook("_save", str(target))
-            relative, is_dict = await self._calls.blocking(self._place, saved, target)
+            relative, is_dict = await self._calls.blocking(_checkpoint.place, saved, target, hook)
             root = await self._calls.blocking(
                 lambda: _checkpoint.commit(
                     target,
@@ -288,16 +287,12 @@ class Trainable:
                     parent=parent,
                 )
             )
+        except Exception as exc:
+            await self._calls.blocking(_checkpoint.raise_if_storage_failed, exc, target)
+            raise
         finally:
             await self._calls.blocking(_checkpoint.remove_aside, target)
         return root, relative
-
-    def _place(self, saved: Any, target: Path) -> tuple[str, bool]:
-        if isinstance(saved, Mapping):
-            (target / DICT_FILE).write_bytes(cloudpickle.dumps(dict(saved)))
-            return DICT_FILE, True
-        name = f"{type(self).__qualname__}.{self._spelling('_save')}()"
-        return _checkpoint.relative_path(saved, target, name), False
 
     async def _run_restore(self, checkpoint_path: str) -> None:
         manifest, checkpoint = await self._calls.blocking(_read, checkpoint_path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import threading
 from contextlib import suppress
 
+import anyio
+import anyio.to_thread
 import executor_trainables as given
 import pytest
 
@@ -14,6 +17,7 @@ from executor_harness import cancel_everywhere, children, is_readable, watched  
 from executor_suite import ExecutorContract  # noqa: E402
 
 from asynctune.executors import InlineExecutor, ProcessExecutor  # noqa: E402
+from asynctune.trainable import Trainable  # noqa: E402
 
 
 class TestProcessExecutor(ExecutorContract):
@@ -57,3 +61,22 @@ class TestProcessExecutor(ExecutorContract):
 class TestInlineExecutor(ExecutorContract):
     def make_executor(self):
         return InlineExecutor()
+
+    async def test_more_hooks_that_block_work_at_once_than_a_loop_lends_threads(self):
+        class Meets(Trainable):
+            async def _setup(self, config):
+                pass
+
+            def _train(self):
+                meeting.wait(40)
+                return {"met": True}
+
+        async def train():
+            async with pool.actor(Meets) as actor:
+                assert (await actor.train())["met"]
+
+        there = int(anyio.to_thread.current_default_thread_limiter().total_tokens) + 1
+        meeting = threading.Barrier(there)
+        async with InlineExecutor() as pool, anyio.create_task_group() as tasks:
+            for _ in range(there):
+                tasks.start_soon(train)

@@ -8,7 +8,7 @@ import pytest
 from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
-from asynctune.errors import StorageError, StorageFull, TrialError
+from asynctune.errors import StorageError, StorageFull
 from asynctune.testing.faults import FaultyFiles, using
 from asynctune.testing.ledger import Ledger
 
@@ -18,13 +18,8 @@ ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
 
 
 def is_documented(error, name):
-    """A journal that fails ends the run; a checkpoint that fails is its trial's failure."""
-    if isinstance(error, TrialError):
-        causes = [error, *error.failures.values()]
-        return all(isinstance(cause.__cause__, StorageError) for cause in causes)
-    if name in ("ENOSPC", "EDQUOT"):
-        return isinstance(error, StorageFull)
-    return isinstance(error, StorageError)
+    """Whether it was the journal or a checkpoint that could not be written: it ends the run."""
+    return isinstance(error, StorageFull if name in ("ENOSPC", "EDQUOT") else StorageError)
 
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "from then on"])

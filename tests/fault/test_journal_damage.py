@@ -10,7 +10,8 @@ from simulated import CONTROL, rows_of, undisturbed
 
 import asynctune as tune
 from asynctune import cli
-from asynctune.errors import ExperimentCorrupt
+from asynctune.errors import ExperimentCorrupt, StorageError
+from asynctune.executors import InlineExecutor
 from asynctune.stored import StoredJournal, record
 
 
@@ -110,11 +111,27 @@ def test_damage_is_refused_with_its_place_and_repair_keeps_the_good_beginning(na
     assert "nothing was changed" in capsys.readouterr().out
 
 
+@pytest.mark.asyncio
+async def test_a_run_whose_journal_is_removed_ends_with_a_storage_error(tmp_path):
+    class Removes(tune.Trainable):
+        def _train(self):
+            if self.iteration == 2:
+                (tmp_path / "x" / "journal").unlink()
+            return {"n": self.iteration}
+
+    async with InlineExecutor() as pool:
+        with pytest.raises(StorageError, match="journal was removed, moved or replaced"):
+            await tune.run(
+                Removes, executor=pool, name="x", storage_path=tmp_path, verbose=0,
+                stop={"training_iteration": 5},
+            )  # fmt: skip
+
+
 def test_repair_refuses_what_has_nothing_good_and_what_somebody_runs(whole, capsys):
     from asynctune.files import Files
     from asynctune.lock import ExperimentLock
 
-    lock = ExperimentLock(str(whole.parent), Files())
+    lock = ExperimentLock(str(whole.parent), Files(), "journal")
     lock.acquire()
     assert cli.main(["repair", str(whole.parent)]) == 1
     assert "is being run by process" in capsys.readouterr().err
@@ -128,12 +145,13 @@ def test_repair_refuses_what_has_nothing_good_and_what_somebody_runs(whole, caps
     assert "is no experiment" in capsys.readouterr().err
 
 
-def test_a_newer_format_is_refused_by_name_and_never_repaired(whole, capsys):
+@pytest.mark.parametrize("later", [False, True], ids=["it began it", "it went on with it"])
+def test_a_newer_format_is_refused_by_name_and_never_repaired(later, whole, capsys):
     first, *rest = whole.read_bytes().splitlines(keepends=True)
     newer = (
         first[18:-1].replace(b'"format":1', b'"format":9').replace(b'"version":"', b'"version":"9.')
     )
-    whole.write_bytes(record(newer) + b"".join(rest))
+    whole.write_bytes(b"".join([first, *rest] if later else []) + record(newer) + b"".join(rest))
     with pytest.raises(ExperimentCorrupt, match=r"format 9, written by asynctune 9\..*upgrade"):
         tune.Analysis(whole.parent)
     assert cli.main(["repair", str(whole.parent)]) == 1

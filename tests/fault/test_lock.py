@@ -21,7 +21,7 @@ HOLDER = """
 import os, sys
 from asynctune.files import Files
 from asynctune.lock import ExperimentLock
-lock = ExperimentLock(sys.argv[1], Files())
+lock = ExperimentLock(sys.argv[1], Files(), "journal")
 lock.acquire()
 if sys.argv[2] == "forks" and os.fork() == 0:
     os.write(1, f"child {os.getpid()}\\n".encode())
@@ -52,7 +52,7 @@ def held_by_another(directory, how):
 
 @pytest.mark.parametrize("how", ["alone", "forks"])
 def test_a_second_driver_is_refused_at_once_and_a_dead_one_leaves_nothing_locked(how, tmp_path):
-    lock = ExperimentLock(str(tmp_path), Files())
+    lock = ExperimentLock(str(tmp_path), Files(), "journal")
     with held_by_another(tmp_path, how) as (process, child):
         with pytest.raises(ExperimentLocked, match=rf"run by process {process.pid} on ") as caught:
             lock.acquire()
@@ -66,8 +66,23 @@ def test_a_second_driver_is_refused_at_once_and_a_dead_one_leaves_nothing_locked
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_second_driver_is_kept_out_even_if_somebody_has_removed_the_lock(tmp_path):
+    first, second = (ExperimentLock(str(tmp_path), Files(), "journal") for _ in range(2))
+    with held_by_another(tmp_path, "forks") as (process, _):
+        (tmp_path / "lock").unlink()
+        for _ in range(2):
+            with pytest.raises(ExperimentLocked):
+                first.acquire()
+        process.kill()
+        process.wait()
+        first.acquire()
+    with pytest.raises(ExperimentLocked, match=f"run by process {os.getpid()} on "):
+        second.acquire()
+    first.release()
+
+
 def test_a_forked_child_does_not_let_go_of_its_parents_lock(tmp_path):
-    lock, other = (ExperimentLock(str(tmp_path), Files()) for _ in range(2))
+    lock, other = (ExperimentLock(str(tmp_path), Files(), "journal") for _ in range(2))
     lock.acquire()
     pid = os.fork()
     if pid == 0:

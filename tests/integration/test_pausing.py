@@ -73,7 +73,7 @@ class TakesTurns(TrialScheduler):
 
 
 class FromFirst(TrialScheduler):
-    """At its second result, or soon, a trial begins from the first one's state, with ten times its ``x``."""
+    """At its second result, or soon, a trial begins from the first one, with another ``x``."""
 
     needs_checkpoints = True
 

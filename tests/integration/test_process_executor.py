@@ -6,6 +6,7 @@ Functions that are defined inside a test travel by value, so a worker knows noth
 from __future__ import annotations
 
 import asyncio
+import errno
 import linecache
 import os
 import signal
@@ -22,13 +23,31 @@ from process_helpers import pid_of, watching
 from process_trainables import THREAD_COUNTS, environ, pid
 
 from asynctune import track
-from asynctune.errors import NotSerializable, TrialError
+from asynctune.errors import ExecutorError, NotSerializable, TrialError
 from asynctune.executors import ProcessExecutor
 
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and waits for pidfds"),
 ]
+
+
+def out_of_files(*args):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("where", ["_spawn", "Guardian.fork"])
+async def test_a_worker_that_cannot_be_started_for_want_of_files_names_their_limit(
+    where, monkeypatch
+):
+    async with ProcessExecutor(1) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr(f"asynctune.executors._guardian.{where}", out_of_files)
+            with pytest.raises(
+                ExecutorError, match=r"no worker.*limit of open files \(ulimit -n\)"
+            ):
+                await pid_of(pool)
+        assert await pid_of(pool) in pool.pids
 
 
 # -- workers are used again, or not --------------------------------------------------------------

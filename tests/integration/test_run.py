@@ -674,10 +674,15 @@ async def test_a_callback_that_raises_a_cancellation_of_its_own_is_dropped(caplo
         async def on_trial_result(self, trial, result):
             raise self.error
 
-    for error in (asyncio.CancelledError(), SystemExit(3)):
+    class InThread(Odd):
+        def on_trial_result(self, trial, result):
+            raise self.error
+
+    odd = (asyncio.CancelledError(), SystemExit(3), GeneratorExit(), StopIteration())
+    for callback in [kind(error) for kind in (Odd, InThread) for error in odd]:
         caplog.clear()
-        await tune.run(report_steps, callbacks=[Odd(error)], verbose=0)
-        assert caplog.text.count("is dropped") == 1
+        await tune.run(report_steps, callbacks=[callback], verbose=0)
+        assert caplog.text.count("is dropped") == 1, callback.error
 
 
 async def test_names_of_trials_are_the_creators_live_and_from_disk():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import math
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -14,10 +18,12 @@ import anyio.to_thread
 import pytest
 
 from asynctune import events as ev
-from asynctune.errors import ExperimentCorrupt, StorageError
+from asynctune import stored as stored_module
+from asynctune.errors import ExperimentCorrupt, StorageError, StorageFull
 from asynctune.files import Files
 from asynctune.journal import Journal
 from asynctune.stored import FORMAT, StoredJournal, record
+from asynctune.testing.faults import Crash, FaultyFiles
 
 STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")
 
@@ -113,15 +119,151 @@ def test_damage_before_the_last_record_is_an_error_with_its_place(tmp_path):
             list(StoredJournal(path).events())
 
 
-def test_a_newer_format_and_what_is_no_journal_are_refused(tmp_path):
+NEWER = [
+    ev.encode(ev.RunStarted(FORMAT + 1, "n", "t", None, None, 1, 1, 0.0, 1, "h", "9.9")),
+    b'{"kind":"run_started","format":%d,"version":"9.9","renamed":1}' % (FORMAT + 1),
+]
+
+
+@pytest.mark.parametrize("newer", NEWER, ids=["with our fields", "with other fields"])
+@pytest.mark.parametrize("before", [[], [STARTED, reported(0, loss=1)]], ids=["first", "later"])
+def test_a_newer_version_that_began_it_or_went_on_with_it_is_refused_by_name(
+    before, newer, tmp_path
+):
     path = tmp_path / "journal"
-    newer = ev.RunStarted(FORMAT + 1, "n", "t", None, None, 1, 1, 0.0, 1, "h", "9.9")
-    journal_of(path, newer)
-    with pytest.raises(ExperimentCorrupt, match=rf"format {FORMAT + 1}.*9\.9.*upgrade"):
+    journal_of(path, *before)
+    with path.open("ab") as file:
+        file.write(record(newer) + record(b'{"kind":"of_the_future"}'))
+    with pytest.raises(ExperimentCorrupt, match=rf"format {FORMAT + 1}.*9\.9.*upgrade") as caught:
         list(StoredJournal(path).events())
+    assert caught.value.offset is None, "so that repair does not cut it off"
+
+
+def test_what_is_no_journal_is_refused(tmp_path):
+    path = tmp_path / "journal"
     path.write_bytes(record(ev.encode(reported(0))))
     with pytest.raises(ExperimentCorrupt, match="does not begin like"):
         list(StoredJournal(path).events())
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["it goes on", "it is damaged"])
+def test_a_record_that_was_half_written_when_it_was_read_is_read_again_before_it_is_called_damaged(
+    goes_on, tmp_path, monkeypatch
+):
+    path = tmp_path / "journal"
+    places = journal_of(path, STARTED, *(reported(n, loss=n) for n in range(4)))
+    data = path.read_bytes()
+    cut = places[2] + 30
+    path.write_bytes(data[:cut])
+    payload = stored_module._payload
+
+    def while_the_writer_goes_on(line):
+        found = payload(line)
+        if found is None and path.stat().st_size == cut:
+            with path.open("ab") as file:
+                file.write(data[cut:] if goes_on else b"x" + data[cut + 1 :])
+        return found
+
+    monkeypatch.setattr(stored_module, "_payload", while_the_writer_goes_on)
+    stored = StoredJournal(path)
+    if goes_on:
+        assert [place for place, _ in stored.events()] == places
+        assert (stored.end, stored.count) == (len(data), len(places))
+    else:
+        with pytest.raises(ExperimentCorrupt, match=f"damaged at byte {places[2]}"):
+            list(stored.events())
+
+
+def moved(path):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def replaced(path):
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("goes", [Path.unlink, moved, replaced])
+async def test_a_journal_that_is_not_where_it_was_is_a_storage_error_at_the_next_sync(
+    goes, tmp_path
+):
+    (tmp_path / "experiment").mkdir()
+    path = tmp_path / "experiment" / "journal"
+    journal = Journal(path)
+    await anyio.to_thread.run_sync(journal.open)
+    with pytest.RaisesGroup(pytest.RaisesExc(StorageError, match="removed, moved or replaced")):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.sync_in_groups)
+            journal.append(STARTED)
+            await journal.synced()
+            goes(path)
+            journal.append(reported(0))
+            with anyio.CancelScope(shield=True), pytest.raises(StorageError, match=str(path)):
+                await journal.synced()
+            with pytest.raises(StorageError, match=str(path)):
+                journal.append(reported(1))
+    journal.close()
+
+
+@pytest.mark.asyncio
+async def test_it_waits_for_no_thread_of_the_users(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    await anyio.to_thread.run_sync(journal.open)
+    shared = anyio.to_thread.current_default_thread_limiter()
+    busy = [object() for _ in range(int(shared.total_tokens))]
+    for user in busy:
+        await shared.acquire_on_behalf_of(user)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.sync_in_groups)
+            for sequence in range(2000):  # more than is kept in memory
+                journal.append(reported(sequence))
+            await journal.synced()
+            journal.end()
+        assert len([event async for event in journal.follow()]) == 2000
+    for user in busy:
+        shared.release_on_behalf_of(user)
+    journal.close()
+
+
+def test_a_write_that_takes_only_a_part_is_gone_on_with_and_a_crash_in_it_costs_that_record(
+    tmp_path,
+):
+    events = [STARTED, *(reported(n, loss=n) for n in range(3))]
+    for call in itertools.count(1):
+        path, written = tmp_path / f"at-{call}" / "journal", []
+        path.parent.mkdir()
+        files = FaultyFiles(longest_write=50, crash_at=call)
+        journal = Journal(path, files=files)
+        with contextlib.suppress(Crash):
+            journal.open()
+            for event in events:
+                journal.append(event)
+                written.append(event)
+        journal.close()
+        found = [event for _, event in StoredJournal(path).events()] if path.exists() else []
+        assert found == written
+        if not files.fired:
+            break
+    assert written == events
+    assert call > 3 * len(events)
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_record_leaves_a_torn_one(tmp_path):
+    path = tmp_path / "journal"
+    journal_of(path, STARTED)
+    size = path.stat().st_size
+    stored = StoredJournal(path)
+    list(stored.events())
+    journal = Journal(path, files=FaultyFiles(fail_at=5, error=errno.ENOSPC, longest_write=20))
+    assert journal.open_again(stored) == 0
+    with pytest.raises(StorageFull, match=r"cannot be written.*make room"):
+        journal.append(reported(0, loss=1))
+    journal.close()
+    assert path.stat().st_size == size + 20
+    assert [event for _, event in stored.events()] == [STARTED]
 
 
 @pytest.mark.asyncio

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import OrderedDict, defaultdict, namedtuple
 
+import numpy as np
 import pytest
 
 from asynctune.errors import ConfigError, SpecMismatch
@@ -479,6 +480,53 @@ def test_drawn_holds_positions_and_plain_numbers_in_the_order_of_paths():
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1: 2}, {1}, len, (1,), [object()]])
 def test_what_is_not_plain_json_is_noted_by_its_repr(value):
     assert set(one({"a": sample_from(lambda s: value)}).drawn["a"]) == {"repr"}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "plain"),
+    [(np.float64(0.5), 0.5), (np.float32(0.5), 0.5), (np.int64(3), 3), (np.str_("a"), "a"),
+     (np.bool_(True), True), ([np.int64(1), {"k": np.float64(2)}], [1, {"k": 2.0}])],
+    ids=repr,
+)  # fmt: skip
+def test_what_numpy_draws_is_noted_as_the_plain_value_that_the_trial_gets_then_and_again(
+    drawn, plain
+):
+    values = [np.float64(9), drawn]  # as a source of its own would give them: never the same again
+    space = Space({"a": sample_from(lambda s: values.pop())})
+    variant = space.variant(0, 0)
+    assert variant.drawn["a"] == {"value": plain}
+    for config in (variant.config, space.rebuild(variant.drawn)):
+        assert config == {"a": plain}
+        assert repr(config["a"]) == repr(plain)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.datetime64("2020"), np.array(3), np.complex64(1)])
+def test_what_numpy_draws_and_json_cannot_hold_stays_as_it_is(value):
+    variant = one({"a": sample_from(lambda s: value)})
+    assert variant.config["a"] is value
+    assert set(variant.drawn["a"]) == {"repr"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [((1, 2), (1, 3)), ((1, 2), 5), ({1, 2}, {1, 3}), (object(), (1,))], ids=str
+)
+def test_a_function_that_gives_another_value_when_it_is_called_again_is_refused_by_name(
+    before, now
+):
+    values = [now, before]
+    space = Space({"net": {"a": sample_from(lambda s: values.pop())}})
+    drawn = space.variant(0, 0).drawn
+    with pytest.raises(SpecMismatch) as caught:
+        space.rebuild(drawn)
+    assert f"'net/a' in config was {str(before)[:10]}" in str(caught.value)
+    assert f"is {now!r} now" in str(caught.value)
+    assert "spec.rng" in str(caught.value)
+
+
+def test_a_function_that_makes_an_object_without_a_name_of_its_own_may_make_it_again():
+    space = Space({"a": sample_from(lambda s: object()), "b": sample_from(lambda s: {s})})
+    drawn = space.variant(0, 0).drawn
+    assert set(space.rebuild(drawn)) == {"a", "b"}
 
 
 def test_an_object_whose_repr_fails_can_be_drawn():

@@ -6,9 +6,11 @@ import asyncio
 import threading
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from asynctune.threads import run_whole
+from asynctune.notices import warn
+from asynctune.threads import limiter, run_at_once, run_whole
 
 pytestmark = pytest.mark.asyncio
 
@@ -26,6 +28,26 @@ class Opened:
 
     def close(self):
         self.closed += 1
+
+
+async def test_a_call_of_ours_waits_for_no_thread_of_the_users():
+    shared = anyio.to_thread.current_default_thread_limiter()
+    busy = [object() for _ in range(int(shared.total_tokens))]
+    for user in busy:
+        await shared.acquire_on_behalf_of(user)
+    with anyio.fail_after(20):
+        assert await run_at_once(threading.get_ident) != threading.get_ident()
+        assert await run_whole(int, "3", undo=pytest.fail) == 3
+        await warn("heard")
+    for user in busy:
+        shared.release_on_behalf_of(user)
+
+
+async def test_a_loop_that_lets_one_thread_work_at_a_time_is_obeyed():
+    shared = anyio.to_thread.current_default_thread_limiter()
+    assert limiter(7).total_tokens == 7
+    shared.total_tokens = 1
+    assert limiter(7) is shared
 
 
 async def test_a_result_comes_back_and_is_not_undone():

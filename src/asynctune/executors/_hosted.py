@@ -16,7 +16,7 @@ from typing import Any
 
 from asynctune import result as _result
 from asynctune import track
-from asynctune.errors import NotSerializable, TuneError
+from asynctune.errors import NotSerializable, StorageError, TuneError
 from asynctune.function_runner import FunctionTrainable, wrap_function
 from asynctune.hosting import Host, host
 from asynctune.secret import Redactor, concealed, redacted, redactor, resolve
@@ -139,6 +139,7 @@ def describe(error: BaseException) -> Answer:
         "own": isinstance(error, TuneError),
         "message": _cut(redacted(head)),
         "text": _cut(redacted(str(error))) if isinstance(error, TuneError) else "",
+        "errno": error.errno if isinstance(error, StorageError) else None,
         "traceback": _cut(redacted(text)),
     }
     # The exception itself would show what its text no longer does.

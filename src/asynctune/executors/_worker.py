@@ -37,6 +37,7 @@ from asynctune.executors._hosted import (
     describe,
     perform,
 )
+from asynctune.files import storage_error
 from asynctune.hosting import Host, SyncCalls, step
 from asynctune.secret import Redactor, redactor
 from asynctune.trainable import Trainable
@@ -134,8 +135,11 @@ class Worker:
     def _enter(self, head: dict[str, Any], code: bytes) -> None:
         """Make this the process of a trial, and load its code."""
         self._entered = None
-        os.makedirs(head["logdir"], mode=0o700, exist_ok=True)
-        _redirect_output(head["log"])
+        try:
+            os.makedirs(head["logdir"], mode=0o700, exist_ok=True)
+            _redirect_output(head["log"])
+        except OSError as exc:
+            raise storage_error(exc, f"{head['logdir']} cannot be written to") from exc
         self._streams.update(_renew_streams())
         if self._secrets:
             self._redact_output()

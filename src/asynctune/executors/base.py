@@ -259,14 +259,14 @@ class Actor(abc.ABC):
         if answer.error is not None:
             error.__cause__ = answer.error
             return error
-        remote = RemoteError(body["traceback"])
+        error.__cause__ = remote = RemoteError(body["traceback"])
         own = getattr(errors, body["type"], None) if body["own"] else None
         if isinstance(own, type) and issubclass(own, TuneError):
             with contextlib.suppress(TypeError):  # one whose constructor wants more
-                error.__cause__ = own(body["text"])
-                error.__cause__.__cause__ = remote
-                return error
-        error.__cause__ = remote
+                error.__cause__ = cause = own(body["text"])
+                cause.__cause__ = remote
+                if isinstance(cause, errors.StorageError):
+                    cause.errno = body["errno"]
         return error
 
     def _who(self) -> str:

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,14 +29,18 @@ from asynctune.executors._hosted import (
 )
 from asynctune.executors._shipping import Shipment, ship
 from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.files import storage_error
 from asynctune.function_runner import AsyncFunctionTrainable
 from asynctune.hosting import Host, SyncCalls, step
 from asynctune.notices import warn
 from asynctune.resources import ResourcePool
+from asynctune.threads import limiter
 from asynctune.trainable import Trainable
 
 _T = TypeVar("_T")
 _CANCEL_S = 1.0
+_THREADS = 256
+"""So many synchronous hooks of asynchronous trainables work at once, and more if more trials may."""
 
 
 class InlineExecutor(Executor):
@@ -66,13 +70,26 @@ class InlineExecutor(Executor):
                 f"max_concurrency is {max_concurrency!r}; an int of 1 or more is wanted"
             )
         super().__init__(ResourcePool(math.inf, slots=max_concurrency))
+        self._threads = max(_THREADS, max_concurrency or 0)
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def __aenter__(self) -> Self:
+        self._limiter = limiter(self._threads)
+        return await super().__aenter__()
 
     def prepare(self, trainable: Any) -> Shipment:
         return ship(trainable, pickled=False)
 
     async def _start(self, spec: ActorSpec) -> Actor:
-        await anyio.to_thread.run_sync(lambda: os.makedirs(spec.logdir, 0o700, exist_ok=True))
-        actor = _LoopActor(spec) if spec.shipment.is_async else _ThreadActor(spec)
+        try:
+            await anyio.to_thread.run_sync(lambda: os.makedirs(spec.logdir, 0o700, exist_ok=True))
+        except OSError as exc:
+            raise storage_error(exc, f"{spec.logdir} cannot be created") from exc
+        assert self._limiter is not None, "an executor that is open has one"
+        if spec.shipment.is_async:
+            actor: _LoopActor | _ThreadActor = _LoopActor(spec, LoopCalls(self._limiter))
+        else:
+            actor = _ThreadActor(spec)
         try:
             await actor.build()
         except BaseException:
@@ -89,7 +106,14 @@ class InlineExecutor(Executor):
 
 
 class LoopCalls:
-    """How a trainable that lives on the caller's loop calls out: what may block goes into a thread."""
+    """How a trainable that lives on the caller's loop calls out: what may block goes into a thread.
+
+    Args:
+        limiter: For the threads of the user's code, so that what is ours never waits for it.
+    """
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
 
     async def hook(self, function: Callable[..., Any], *args: Any) -> Any:
         if inspect.iscoroutinefunction(function):
@@ -97,7 +121,7 @@ class LoopCalls:
         if getattr(function, "__module__", "").startswith("asynctune."):
             value = function(*args)  # ours, which does not block: the default of a hook
         else:
-            value = await anyio.to_thread.run_sync(function, *args)
+            value = await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
         return await value if inspect.isawaitable(value) else value
 
     async def blocking(self, function: Callable[..., _T], *args: Any) -> _T:
@@ -126,8 +150,9 @@ class _LoopActor(Actor):
     long as the actor, over many calls from outside, so the actor owns it and no task group can.
     """
 
-    def __init__(self, spec: ActorSpec) -> None:
+    def __init__(self, spec: ActorSpec, calls: LoopCalls) -> None:
         super().__init__(spec)
+        self._calls = calls
         self._requests: asyncio.Queue[tuple[str, tuple[Any, ...], asyncio.Future[Answer]]] = (
             asyncio.Queue()
         )
@@ -156,7 +181,7 @@ class _LoopActor(Actor):
         return future
 
     async def _serve(self) -> None:
-        place = _host(self.spec, LoopCalls(), setup_later=True)
+        place = _host(self.spec, self._calls, setup_later=True)
         track.session.set(class_session(place))
         while True:
             method, args, future = await self._requests.get()

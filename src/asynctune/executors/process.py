@@ -20,6 +20,7 @@ from asynctune.executors._guardian import VMSTAT, Death, Guardian, import_path
 from asynctune.executors._hosted import Answer, AnswerKind
 from asynctune.executors._shipping import dump_args, dump_config
 from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.files import storage_error
 from asynctune.resources import ResourcePool
 
 _THREAD_COUNTS = (
@@ -155,6 +156,14 @@ class ProcessExecutor(Executor):
         return None
 
     async def _new_worker(self, spec: ActorSpec, environment: dict[str, str]) -> _Worker:
+        try:
+            return await self._forked(spec, environment)
+        except (
+            OSError
+        ) as exc:  # no more files or processes; the matter of the run, and not of a trial
+            raise ExecutorError(str(storage_error(exc, "no worker can be started"))) from exc
+
+    async def _forked(self, spec: ActorSpec, environment: dict[str, str]) -> _Worker:
         async with self._starting:
             self.check_open()
             if self._guardian is not None and self._guardian.is_gone:

@@ -1,5 +1,6 @@
 """Schedulers: who decides after each result how a trial goes on."""
 
+from asynctune.schedulers.asha import AsyncHyperBandScheduler
 from asynctune.schedulers.base import (
     Decision,
     Exploit,
@@ -8,5 +9,19 @@ from asynctune.schedulers.base import (
     TrialScheduler,
     Verdict,
 )
+from asynctune.schedulers.hb_bohb import HyperBandForBOHB
+from asynctune.schedulers.hyperband import HyperBandScheduler
+from asynctune.schedulers.median import MedianStoppingRule
+from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
+from asynctune.schedulers.pb2 import PB2
+from asynctune.schedulers.pbt import PopulationBasedTraining
+from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay
 
-__all__ = ["Decision", "Exploit", "FIFOScheduler", "Free", "TrialScheduler", "Verdict"]
+ASHAScheduler = AsyncHyperBandScheduler
+"""The name that its paper gives it."""
+
+__all__ = [
+    "PB2", "ASHAScheduler", "AsyncHyperBandScheduler", "Decision", "Exploit", "FIFOScheduler", "Free",
+    "HyperBandForBOHB", "HyperBandScheduler", "MedianStoppingRule", "MultiObjectiveASHAScheduler",
+    "PopulationBasedTraining", "PopulationBasedTrainingReplay", "TrialScheduler", "Verdict",
+]  # fmt: skip

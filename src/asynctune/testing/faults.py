@@ -48,13 +48,23 @@ class FaultyFiles(Files):
         error: What it fails with, such as ``errno.ENOSPC``.
         persistent: Whether all that follow fail, too.
         crash_at: The number of the call before which the process dies; None: it does not.
+        longest_write: At most so many bytes are taken by one write; None: all.
 
     Attributes:
         calls: The names of the calls so far.
         fired: Whether anything has gone wrong.
     """
 
-    __slots__ = ("_crash_at", "_error", "_fail_at", "_lock", "_persistent", "calls", "fired")
+    __slots__ = (
+        "_crash_at",
+        "_error",
+        "_fail_at",
+        "_lock",
+        "_longest_write",
+        "_persistent",
+        "calls",
+        "fired",
+    )
 
     def __init__(
         self,
@@ -63,11 +73,13 @@ class FaultyFiles(Files):
         error: int = 0,
         persistent: bool = False,
         crash_at: int | None = None,
+        longest_write: int | None = None,
     ) -> None:
         self._fail_at = fail_at
         self._error = error
         self._persistent = persistent
         self._crash_at = crash_at
+        self._longest_write = longest_write
         self._lock = threading.Lock()  # calls come from the loop and from threads
         self.calls: list[str] = []
         self.fired = False
@@ -96,7 +108,7 @@ class FaultyFiles(Files):
         return self._call("open", super().open, path, flags, mode)
 
     def write(self, descriptor: int, data: bytes) -> int:
-        return self._call("write", super().write, descriptor, data)
+        return self._call("write", super().write, descriptor, data[: self._longest_write])
 
     def truncate(self, descriptor: int, size: int) -> None:
         self._call("truncate", super().truncate, descriptor, size)
