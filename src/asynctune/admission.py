@@ -172,10 +172,11 @@ class Admission:
         for trial in self._paused.values():
             if trial.wants_slot:
                 return trial
+        held = sum(trial.is_held for trial in self._paused.values())
         free = Free(
             paused=tuple(name for name, trial in self._paused.items() if not trial.is_held),
             fresh=self._may_draw,
-            running=len(self._alive) - len(self._paused),
+            running=len(self._alive) - len(self._paused) + held,
         )
         chosen = self._run.judge.choose(free) if self._paused else None
         if chosen is not None:

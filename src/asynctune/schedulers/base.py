@@ -49,7 +49,7 @@ class Free:
     Args:
         paused: The ids of the trials that are paused, in the order in which they were.
         fresh: Whether a new trial could have it instead.
-        running: How many trials are running now.
+        running: How many trials are running now, or are held by their user and may go on.
     """
 
     paused: tuple[str, ...]

@@ -4,6 +4,7 @@
 :mod:`~asynctune.testing.kills` kills a driver at any byte of its journal,
 :mod:`~asynctune.testing.ticks` cancels at any turn of the event loop,
 :mod:`~asynctune.testing.crashes` fails and hangs in every way that a worker can,
-:mod:`~asynctune.testing.orphans` counts the processes that a kill leaves alive, and
+:mod:`~asynctune.testing.orphans` counts the processes that a kill leaves alive,
+:mod:`~asynctune.testing.scheduling` plays runs for a scheduler and checks its contract, and
 :mod:`~asynctune.testing.ledger` tells whether anything that was shown is missing afterwards.
 """
