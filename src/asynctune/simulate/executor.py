@@ -1,0 +1,260 @@
+"""Workers that read their results out of a table, and take the time that it says."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import anyio
+
+from asynctune import result as _result
+from asynctune.blame import shown
+from asynctune.counters import Counters
+from asynctune.errors import CheckpointCorrupt, ConfigError
+from asynctune.executors._hosted import Answer, AnswerKind, describe
+from asynctune.executors._shipping import Shipment, ship
+from asynctune.executors.base import Actor, ActorSpec, Executor, Step
+from asynctune.resources import ResourcePool
+from asynctune.result import Row
+from asynctune.simulate.curves import Curves, TabulatedTrainable
+
+SIMULATED_S = "simulated_s"
+"""In each row: the time at which it came, in seconds since the loop began, fractions included."""
+
+_NULL = Answer(AnswerKind.VALUE, b"null")
+
+
+class SimulatedExecutor(Executor):
+    """Lends actors that step through a table of curves in the time of the event loop.
+
+    In a :class:`VirtualLoop` that takes no time at all; in any other as long as the table says.
+    Checkpoints are kept in memory, as long as this executor lives: a simulated run cannot be resumed. A
+    trial that begins from another's checkpoint goes on with its own curve at the step of the checkpoint.
+
+    Args:
+        curves: The table; runs tune its :attr:`Curves.trainable`.
+        workers: How many trials train at once.
+        setup_s: The seconds that building a trial takes.
+        save_s: The seconds that saving a checkpoint takes.
+        restore_s: The seconds that restoring one takes.
+
+    Raises:
+        ConfigError: An argument is wrong; the message names it.
+    """
+
+    captures_output: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        curves: Curves,
+        workers: int = 4,
+        *,
+        setup_s: float = 0,
+        save_s: float = 0,
+        restore_s: float = 0,
+    ) -> None:
+        if not isinstance(curves, Curves):
+            raise ConfigError(f"curves is {shown(curves)}; a Curves is wanted")
+        if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+            raise ConfigError(f"workers is {shown(workers)}; an int of 1 or more is wanted")
+        self._seconds = {
+            "_setup": _duration("setup_s", setup_s),
+            "save": _duration("save_s", save_s),
+            "restore": _duration("restore_s", restore_s),
+        }
+        self._curves = curves
+        self._checkpoints: dict[str, _Saved] = {}
+        super().__init__(ResourcePool(math.inf, slots=workers))
+
+    def prepare(self, trainable: Any) -> Shipment:
+        shipment = ship(trainable, pickled=False)
+        cls = shipment.cls
+        if not issubclass(cls, TabulatedTrainable) or cls.curves is not self._curves:
+            raise ConfigError(
+                f"the trainable is {shipment.name}; a SimulatedExecutor trains nothing but that of its "
+                "table: pass curves.trainable"
+            )
+        return shipment
+
+    async def _start(self, spec: ActorSpec) -> Actor:
+        actor = _CurveActor(spec, self._curves, self._seconds, self._checkpoints)
+        try:
+            await actor.build()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await actor.kill()
+            raise
+        return actor
+
+    async def _finish(self, actor: Actor) -> None:
+        await actor.kill()
+
+    async def _close(self) -> None:
+        self._checkpoints.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """A checkpoint: how far a trial had come, and what it had counted."""
+
+    step: int
+    counters: dict[str, Any]
+
+
+class _CurveActor(Actor):
+    """A place in a curve. Each call takes its time, and what it does it does at the end of it."""
+
+    def __init__(
+        self,
+        spec: ActorSpec,
+        curves: Curves,
+        seconds: dict[str, float],
+        checkpoints: dict[str, _Saved],
+    ) -> None:
+        super().__init__(spec)
+        self._loop = asyncio.get_running_loop()
+        self._curves = curves
+        self._seconds = seconds
+        self._checkpoints = checkpoints
+        self._counters = Counters()
+        self._counters.experiment_id = spec.trial_id or "simulated"
+        self._step_number = 0
+        self._row: Row = {}
+        self._timer: asyncio.Handle | None = None
+
+    async def build(self) -> None:
+        self._pending, self._pending_method = self._begin("_setup", ()), "_setup"
+        await self._awaited()
+
+    async def kill(self) -> None:
+        self._gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pending is not None and not self._pending.done():
+            self._pending.cancel()
+
+    def _begin(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if method == "train":
+            seconds = self._curve.seconds[min(self._step_number, len(self._curve) - 1)]
+        else:
+            seconds = self._seconds.get(method, 0.0)
+        do: Callable[..., Answer] = getattr(self, f"_do_{method.lstrip('_')}")
+        self._timer = self._loop.call_later(seconds, self._answer, future, do, args)
+        return future
+
+    @staticmethod
+    def _answer(
+        future: asyncio.Future[Answer], do: Callable[..., Answer], args: tuple[Any, ...]
+    ) -> None:
+        if future.done():
+            return
+        try:
+            future.set_result(do(*args))
+        except Exception as exc:
+            future.set_result(describe(exc))
+
+    def _step(self, answer: Answer) -> Step:
+        return Step(self._row, answer.body, ended=False, checkpoint=False)
+
+    # -- what is done at the end of the time that it takes ----------------------------------------
+
+    def _do_setup(self) -> Answer:
+        self._take(self.spec.config)
+        return _NULL
+
+    def _do_train(self) -> Answer:
+        row = self._curve.at(self._step_number)
+        self._step_number += 1
+        self._counters.fill(row, row[_result.TIME_THIS_ITER_S])
+        now = self._loop.time()
+        row |= {
+            SIMULATED_S: now,
+            _result.TIMESTAMP: int(now),
+            _result.DATE: _date(int(now)),
+            _result.PID: 0,
+            _result.HOSTNAME: "simulated",
+            _result.CONFIG: self._shown,
+        }
+        if self.spec.trial_id is not None:
+            row[_result.TRIAL_ID] = self.spec.trial_id
+            row[_result.EXPERIMENT_TAG] = self.spec.tag or ""
+        self._row = row
+        return Answer(AnswerKind.ROW, _result.encode(row))
+
+    def _do_save(self, checkpoint_dir: str | None = None) -> Answer:
+        name = os.path.join(checkpoint_dir or self.logdir, f"checkpoint_{self._counters.iteration}")
+        path, attempt = name, 0
+        while path in self._checkpoints:
+            attempt += 1
+            path = f"{name}.{attempt}"
+        self._checkpoints[path] = self._saved()
+        return Answer(AnswerKind.VALUE, json.dumps(path).encode())
+
+    def _do_restore(self, checkpoint_path: str) -> Answer:
+        saved = self._checkpoints.get(checkpoint_path)
+        if saved is None:
+            raise CheckpointCorrupt(
+                f"{checkpoint_path} is no checkpoint of this executor, which keeps its own in memory"
+            )
+        self._restore(saved)
+        return _NULL
+
+    def _do_save_to_object(self) -> Answer:
+        saved = self._saved()
+        body = json.dumps({"step": saved.step, "counters": saved.counters}).encode()
+        return Answer(AnswerKind.BYTES, body)
+
+    def _do_restore_from_object(self, obj: bytes) -> Answer:
+        self._restore(_Saved(**json.loads(obj)))
+        return _NULL
+
+    def _do_delete_checkpoint(self, checkpoint_path: str) -> Answer:
+        self._checkpoints.pop(checkpoint_path, None)
+        return _NULL
+
+    def _do_export_model(self, export_formats: Any, export_dir: str | None = None) -> Answer:
+        return Answer(AnswerKind.VALUE, b"{}")
+
+    def _do_reset_config(self, new_config: dict[str, Any]) -> Answer:
+        self._take(new_config)
+        self._step_number = 0
+        return Answer(AnswerKind.VALUE, b"true")
+
+    def _do_get_config(self) -> Answer:
+        return Answer(AnswerKind.VALUE, json.dumps(self._shown).encode())
+
+    def _do_stop(self) -> Answer:
+        return _NULL
+
+    # -- small helpers --------------------------------------------------------------------------
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._curve = self._curves[self._curves.find(config)]
+        self._shown = _result.shown(config)
+
+    def _saved(self) -> _Saved:
+        return _Saved(self._step_number, self._counters.state())
+
+    def _restore(self, saved: _Saved) -> None:
+        self._step_number = saved.step
+        self._counters.restore(saved.counters)
+
+
+@functools.lru_cache(maxsize=64)
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _duration(name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{name} is {shown(value)}; a number of seconds of at least 0 is wanted")
+    return float(value)
