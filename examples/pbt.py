@@ -4,6 +4,8 @@ Each of the configurations is trained twice: once with what it was given, and on
 poor members go on from the state of good ones, with other hyperparameters.
 
 python examples/pbt.py --trials 8 --epochs 24 --workers 2 --storage results/
+
+With --name, the same command goes on where it was, whatever ended it: Ctrl-C, kill -9, a power cut.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ async def main(
     workers: int = 2,
     storage: str | None = None,
     seed: int = 4,
+    name: str | None = None,
 ) -> tuple[tune.ExperimentAnalysis, tune.ExperimentAnalysis]:
     """Train ``trials`` networks for ``epochs`` iterations without and with PBT; print how they did."""
     space = {
@@ -109,10 +112,17 @@ async def main(
             "config": space, "num_samples": trials, "stop": {"training_iteration": epochs},
             "seed": seed, "executor": pool, "storage_path": storage, "verbose": 0, **METRIC,
         }  # fmt: skip
-        alone = await tune.run(Network, **common)
-        population = await tune.run(Network, scheduler=scheduler, **common)
+        alone = await tune.run(Network, **common, **named(name, "alone"))
+        population = await tune.run(
+            Network, scheduler=scheduler, **common, **named(name, "population")
+        )
     show(alone, population)
     return alone, population
+
+
+def named(name: str | None, part: str) -> dict[str, Any]:
+    """Return the arguments that let an experiment go on which was cut short."""
+    return {} if name is None else {"name": f"{name}-{part}", "resume": "AUTO"}
 
 
 def show(alone: tune.ExperimentAnalysis, population: tune.ExperimentAnalysis) -> None:
@@ -137,4 +147,5 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2, help="how many train at once")
     parser.add_argument("--storage", help="where results go (default: ~/asynctune_results)")
     parser.add_argument("--seed", type=int, default=4, help="which configurations are drawn")
+    parser.add_argument("--name", help="go on with the experiments of this name, if there are any")
     asyncio.run(main(**vars(parser.parse_args())))

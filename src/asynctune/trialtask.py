@@ -24,6 +24,7 @@ from asynctune.failures import Failures
 from asynctune.journal import Journal
 from asynctune.judge import Judge
 from asynctune.live import LiveTrial
+from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.resources import Share
 from asynctune.schedulers import Decision, Exploit
@@ -258,11 +259,11 @@ class TrialTask:
         donor = run.state.trials.get(exploit.donor)
         if donor is trial:
             await self._checkpoints.save_on_demand(actor, name)
-        if donor is None or donor.checkpoint is None:
-            raise TuneError(
-                f"{name} lets {trial.name} begin from {exploit.donor!r}, "
-                + ("which is no trial" if donor is None else "which has no checkpoint")
-            )
+        if donor is None:
+            raise TuneError(f"{name} lets {trial.name} begin from {exploit.donor!r}, which is no trial")
+        if donor.checkpoint is None:  # the last one has been rejected since, or there never was one
+            await warn("%s has no checkpoint, so %s goes on as it is", donor.name, trial.name)
+            return None
         run.executor.check_config(exploit.config)
         source = donor.checkpoint
         donor.pin(source.path)  # the donor trains on, and may have done with it

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
+from asynctune import events as ev
+from asynctune.stored import StoredJournal
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pbt.py"
 
@@ -39,6 +41,35 @@ def test_the_population_beats_the_same_configurations_alone(tmp_path):
         assert [t.last_result["training_iteration"] for t in analysis.trials] == [24] * 8
         found = min(t.last_result["loss"] for t in analysis.trials)
         assert best == pytest.approx(found, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_it_goes_on_after_a_kill_and_no_trial_starts_over(tmp_path):
+    results = tmp_path / "results"
+    command = [sys.executable, EXAMPLE, "--storage", results, "--name", "digits"]
+    journal = results / "digits-population" / "journal"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as driver:
+        while not (journal.exists() and journal.read_bytes().count(b'"kind":"exploited"') >= 3):
+            assert driver.poll() is None, "it ended before it could be killed"
+        driver.kill()
+    before = len(events_of(journal))
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=True
+    )
+    assert "best with PBT" in done.stdout
+    began = {}
+    for number, event in enumerate(events_of(journal)):
+        if isinstance(event, ev.Checkpointed | ev.Exploited):
+            began[event.trial_id] = True
+        elif isinstance(event, ev.TrialStarted) and number >= before and event.trial_id in began:
+            assert event.restored_from is not None, f"{event.trial_id} started over"
+    trials = tune.Analysis(journal.parent).trials
+    assert [trial.last_result["training_iteration"] for trial in trials] == [24] * 8
+
+
+def events_of(journal):
+    return [event for _, event in StoredJournal(journal).events()]
 
 
 def descended(analysis):
