@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +83,17 @@ def test_of_a_front_that_does_not_fit_those_are_taken_that_cover_it():
         4,
     ]  # (.7, .3) is farther from (.5, .5) than (.1, .9) is from (0, 1)
     assert best(fronts, 5) == [0, 1, 2, 3, 4]
+
+
+def test_a_large_front_is_covered_without_a_gap():
+    fronts = fronts_of(*((x, -x) for x in range(100)))
+    for count in (10, 40, 99):
+        covering = best(fronts, count)
+        assert len(covering) == count
+        assert covering[0] == 0
+        assert covering[-1] == 99
+        gaps = [b - a for a, b in pairwise(covering)]
+        assert max(gaps) <= 3 * 100 / min(count, 32)
 
 
 def test_of_equal_points_the_earlier_is_taken():

@@ -191,7 +191,7 @@ def score_of(result: Mapping[str, Any], metric: str, mode: str) -> float:
     value = result.get(metric)
     if not isinstance(value, numbers.Real):
         raise MetricMissing(metric, result)
-    number = float(value)
+    number = _as_float(value)
     if math.isnan(number):
         return -math.inf
     return number if mode == "max" else -number
@@ -204,6 +204,14 @@ def time_of(result: Mapping[str, Any], time_attr: str) -> float:
         MetricMissing: The row lacks it, or it is no finite number.
     """
     value = result.get(time_attr)
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    number = _as_float(value) if isinstance(value, numbers.Real) else math.nan
+    if not math.isfinite(number):
         raise MetricMissing(time_attr, result)
-    return float(value)
+    return number
+
+
+def _as_float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond what floats hold
+        return math.inf if value > 0 else -math.inf

@@ -9,6 +9,8 @@ from typing import TypeAlias
 Point: TypeAlias = tuple[float, ...]
 """Scores of which more is better, none of them NaN."""
 
+_FINE = 32
+
 
 def dominates(one: Point, other: Point) -> bool:
     """Tell whether a point is nowhere worse than another, and somewhere better."""
@@ -82,22 +84,26 @@ class Fronts:
         return low
 
     def _cover(self, front: Sequence[int], count: int) -> Iterator[int]:
-        """Yield so many points of a front, each as far as possible from those before (an epsilon-net).
+        """Yield so many points of a front, but not all: those that cover it (an epsilon-net).
 
-        The first is the best one by the first score; of equals the earlier comes first.
+        The first is the best one by the first score, and then comes the one that is farthest from those
+        before; of equals the earlier comes first. After some dozens the net is so fine that the others
+        may come by how far they are from it.
         """
-        if count < 1:
-            return
         left = dict(zip(front, _to_units([self._points[number] for number in front]), strict=True))
-        chosen = max(left, key=lambda number: (self._points[number][0], -number))
+        chosen = max(left, key=lambda number: (self._points[number][0], -number), default=-1)
         distances = dict.fromkeys(left, math.inf)
-        for _ in range(count):
+        for _ in range(min(count, _FINE)):
             yield chosen
             here = left[chosen]
             del distances[chosen]
-            for number, distance in distances.items():
-                distances[number] = min(distance, math.dist(here, left[number]))
-            chosen = max(distances, key=lambda number: (distances[number], -number))
+            distances = {
+                number: min(distance, math.dist(here, left[number]))
+                for number, distance in distances.items()
+            }
+            chosen = max(distances, key=distances.__getitem__)
+        ranked = sorted(distances, key=distances.__getitem__, reverse=True)
+        yield from ranked[: max(0, count - _FINE)]
 
 
 def _to_units(points: Sequence[Point]) -> list[Point]:

@@ -30,6 +30,8 @@ class _Course:
         bests: The best score until then.
         means: The mean of the finite scores from the grace period until then; -inf without any.
         counts: How many these are.
+        begins: The time of the first result from the grace period on.
+        ends: That of the last result.
         waits: Whether it was told to pause, and nothing was heard of it since.
         is_left_alone: Whether it was told so once, and goes on.
     """
@@ -38,23 +40,28 @@ class _Course:
     bests: array[float] = field(default_factory=_doubles)
     means: array[float] = field(default_factory=_doubles)
     counts: array[float] = field(default_factory=_doubles)
+    begins: float = math.inf
+    ends: float = -math.inf
     waits: bool = False
     is_left_alone: bool = False
 
-    def add(self, time: float, score: float, *, counts: bool) -> None:
+    def add(self, time: float, score: float, grace_period: float) -> None:
         """Note a result; what was reported from that time on before was taken back by a retry."""
         for column in (self.bests, self.means, self.counts, self.times):
             del column[bisect_left(self.times, time) :]
         best, mean, count = -math.inf, -math.inf, 0.0
         if self.times:
             best, mean, count = self.bests[-1], self.means[-1], self.counts[-1]
-        if counts and math.isfinite(score):
+        if time >= grace_period and math.isfinite(score):
             count += 1
             mean = score if count == 1 else _moved(mean, score, count)
         self.times.append(time)
         self.bests.append(max(best, score))
         self.means.append(mean)
         self.counts.append(count)
+        if self.begins >= time:
+            self.begins = time if time >= grace_period else math.inf
+        self.ends = time
 
     def mean_at(self, time: float) -> float:
         """Return the mean of what was reported until a time, at or after the first result."""
@@ -128,7 +135,7 @@ class MedianStoppingRule(TrialScheduler):
         score = score_of(result, self.metric, self.mode)
         course = self._courses.setdefault(trial.trial_id, _Course())
         course.waits = False
-        course.add(time, score, counts=time >= self.grace_period)
+        course.add(time, score, self.grace_period)
         if time < self.grace_period or course.is_left_alone:
             return Decision.CONTINUE
         averages = self._averages(course, time)
@@ -152,8 +159,8 @@ class MedianStoppingRule(TrialScheduler):
             score = score_of(result, self.metric, self.mode)
             time = time_of(result, self.time_attr)
             course = self._courses.setdefault(trial.trial_id, _Course())
-            if not course.times or time > course.times[-1]:
-                course.add(time, score, counts=time >= self.grace_period)
+            if time > course.ends:
+                course.add(time, score, self.grace_period)
 
     def debug_string(self) -> str:
         what = "stopped" if self.hard_stop else "paused once"
@@ -168,14 +175,8 @@ class MedianStoppingRule(TrialScheduler):
         return [
             course.mean_at(time)
             for course in self._courses.values()
-            # The time of its first result is at most this one, or it has nothing to compare.
-            if course is not own and course.times[-1] >= time and self._begins(course) <= time
+            if course.ends >= time >= course.begins and course is not own
         ]
-
-    def _begins(self, course: _Course) -> float:
-        """Return the time of the first result of a trial that counts."""
-        first = bisect_left(course.times, self.grace_period)
-        return course.times[first] if first < len(course.times) else math.inf
 
 
 def _moved(mean: float, score: float, count: float) -> float:
