@@ -35,6 +35,13 @@ settings.load_profile("asynctune")
 # A shell that starts pytest in the background lets it ignore Ctrl-C, and every script that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not look through it again at each of thousands of tests."""
+    gc.collect()
+    gc.freeze()
+
+
 GRACE_S = 2.0
 """How long a thread or child that was told to end may take to do so. Waited for, never slept."""
 

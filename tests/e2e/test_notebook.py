@@ -52,6 +52,7 @@ def stored(directory, name):
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_the_example_tunes_functions_and_classes_of_its_own_in_runs_that_span_cells(
     client_of, results_dir
 ):

@@ -210,7 +210,7 @@ def time_of(result: Mapping[str, Any], time_attr: str) -> float:
     return number
 
 
-def _as_float(value: numbers.Real) -> float:
+def _as_float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # an int beyond what floats hold
