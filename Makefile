@@ -11,7 +11,8 @@ demo: .venv/examples.stamp  ## tune a neural network on handwritten digits and p
 	$(BIN)/python examples/digits.py
 
 test: .venv/dev.stamp  ## every test that is not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not timing"
+	$(BIN)/python -m pytest -m "timing and not slow"
 
 slow: .venv/dev.stamp  ## the slow tests
 	$(BIN)/python -m pytest -m "slow"

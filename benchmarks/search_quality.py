@@ -153,6 +153,9 @@ def main() -> None:
         "--methods", nargs="+", choices=list(ours.METHODS), default=list(ours.METHODS)
     )
     parser.add_argument(
+        "--workers", nargs="+", type=int, choices=list(LIMITS), default=list(LIMITS)
+    )
+    parser.add_argument(
         "--tables", action="store_true", help="compare TPE with random search, only"
     )
     parser.add_argument("--traces", type=Path, help="where traces are kept, and taken up again")

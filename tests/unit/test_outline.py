@@ -101,7 +101,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(("one", "other"), PAIRS)
 @pytest.mark.parametrize(
     "put", [lambda v: v, lambda v: tune.choice([v]), lambda v: tune.grid_search([0, v])]
 )

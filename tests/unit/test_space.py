@@ -508,7 +508,7 @@ def test_what_numpy_draws_and_json_cannot_hold_stays_as_it_is(value):
 
 
 @pytest.mark.parametrize(
-    ("before", "now"), [((1, 2), (1, 3)), ((1, 2), 5), ({1, 2}, {1, 3}), (object(), (1,))], ids=str
+    ("before", "now"), [((1, 2), (1, 3)), ((1, 2), 5), ({1, 2}, {1, 3}), (object(), (1,))]
 )
 def test_a_function_that_gives_another_value_when_it_is_called_again_is_refused_by_name(
     before, now
