@@ -109,9 +109,9 @@ BUGS = [
     ),
     Bug(
         "what a resume repeats is not taken back",
-        "resume.py",
-        "            sequence = begin[0].sequence if begin else -1\n",
-        "            sequence = trial.next_sequence - 1\n",
+        "trial.py",
+        "        keep = bisect_right(self._sequences, sequence)\n        if keep < len",
+        "        keep = len(self._sequences)\n        if keep < len",
         "fault/test_crash_at_every_call.py",
     ),
     Bug(
