@@ -37,7 +37,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: the collector need not look through it again at each of thousands of tests."""
+    """What was imported stays: the collector need not look through it at each of thousands of tests."""
     gc.collect()
     gc.freeze()
 

@@ -260,7 +260,9 @@ class TrialTask:
         if donor is trial:
             await self._checkpoints.save_on_demand(actor, name)
         if donor is None:
-            raise TuneError(f"{name} lets {trial.name} begin from {exploit.donor!r}, which is no trial")
+            raise TuneError(
+                f"{name} lets {trial.name} begin from {exploit.donor!r}, which is no trial"
+            )
         if donor.checkpoint is None:  # the last one has been rejected since, or there never was one
             await warn("%s has no checkpoint, so %s goes on as it is", donor.name, trial.name)
             return None
