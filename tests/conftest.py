@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-GRACE_S = 2.0
+GRACE_S = 5.0
 """How long a thread or child that was told to end may take to do so. Waited for, never slept."""
 
 _PACKAGE = str(Path(asynctune.__file__).parent) + os.sep

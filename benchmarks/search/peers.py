@@ -201,8 +201,8 @@ class RayController:
 
     def fill(self):
         """Draw trials ahead, and give free workers to those whom the scheduler chooses."""
+        self.top_up()
         while self.running < self.workers:
-            self.top_up()
             self.live = [trial for trial in self.live if trial.status != TERMINATED]
             chosen = self.scheduler.choose_trial_to_run(self)
             if chosen is None:
@@ -210,6 +210,7 @@ class RayController:
             if chosen is None:
                 return
             self.start(chosen)
+            self.top_up()
 
     def top_up(self):
         waiting = sum(trial.status == PENDING for trial in self.live)

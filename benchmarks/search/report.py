@@ -69,7 +69,7 @@ class Traces:
         self.best = best
         self.limits = limits
         self.groups: dict[tuple[str, str, int], dict[int, Case]] = {}
-        for case in cases:
+        for case in sorted(cases, key=_order):
             group = self.groups.setdefault((case.system, case.method, case.workers), {})
             group[case.seed] = case
 
@@ -197,6 +197,13 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     head, *others = rows
     lines = [head, ["---"] * len(head), *others]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _order(case: Case) -> tuple[int, int, int]:
+    """Sort the same methods together, ours first."""
+    methods, systems = list(COLOURS), list(DASHES)
+    known = methods.index(case.method) if case.method in COLOURS else len(methods)
+    return known, systems.index(case.system), case.seed
 
 
 def _times(limit: float, points: int = POINTS) -> list[float]:
