@@ -262,6 +262,8 @@ class _Worker(asyncio.Protocol):
     def _hear_last_words(self, transport: asyncio.Transport) -> None:
         """Read what it had said before: the news of its death comes another way, and may be faster."""
         sock = transport.get_extra_info("socket")
+        if sock is None:  # uvloop's is closed, and was read to its end
+            return
         with contextlib.suppress(OSError):  # there is no more, or it is closed
             while data := os.read(sock.fileno(), 1 << 16):
                 self.data_received(data)
