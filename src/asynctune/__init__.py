@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynctune import executors, loggers, schedulers, simulate, suggest, track, utils
+    from asynctune import executors, loggers, schedulers, simulate, storage, suggest, track, utils
     from asynctune.analysis import Analysis, ExperimentAnalysis
     from asynctune.callback import Callback
+    from asynctune.durable import DurableTrainable
     from asynctune.errors import (
         CheckpointCorrupt,
         ConfigError,
@@ -73,6 +74,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "analysis": ("Analysis", "ExperimentAnalysis"),
     "callback": ("Callback",),
+    "durable": ("DurableTrainable",),
     "errors": (
         "CheckpointCorrupt",
         "ConfigError",
@@ -130,7 +132,9 @@ _WHERE = {
     "tuning": ("run", "start"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
-_SUBPACKAGES = ("executors", "loggers", "schedulers", "simulate", "suggest", "track", "utils")
+_SUBPACKAGES = (
+    "executors", "loggers", "schedulers", "simulate", "storage", "suggest", "track", "utils",
+)  # fmt: skip
 
 __all__ = sorted([*_MODULE_OF, *_SUBPACKAGES])
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,8 @@ import cloudpickle
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
 from asynctune.files import BROKEN, Files, current, storage_error, write_whole
-from asynctune.manifest import DICT_FILE, MANIFEST, Manifest, inside
+from asynctune.manifest import DICT_FILE, MANIFEST, Manifest
 
-_MAGIC = b"ATCKPT1\n"
 _CHUNK = 1 << 20
 _PROBE = 1 << 16
 
@@ -167,6 +164,36 @@ def _publish(
     return final
 
 
+def install(aside: Path, text: bytes, final: Path) -> None:
+    """Give a checkpoint that was brought here its place, complete or not at all.
+
+    Args:
+        aside: Its files, in a directory of its name that :func:`make_aside` made.
+        text: Its manifest, as it was written.
+        final: Where it goes; what is there is no good and is removed.
+
+    Raises:
+        CheckpointCorrupt: The files are not those of the manifest.
+        StorageError: The system refused.
+    """
+    files = current.get()
+    try:
+        manifest = Manifest.from_json(text, final / MANIFEST)
+        for directory in manifest.directories:
+            (aside / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in manifest.files:
+            files.sync_file(aside / name)
+        _write(aside / MANIFEST, text, files)
+        for directory, _, _ in os.walk(aside):
+            files.sync_directory(directory)
+        verify(aside)
+        files.remove_tree(final)
+        files.rename(aside, final)
+        files.sync_directory(final.parent)
+    except OSError as exc:
+        raise _not_written(exc, aside) from exc
+
+
 def find_root(path: str | os.PathLike[str]) -> Path:
     """Find the checkpoint directory that a path (a file, a directory or a bare prefix) lies in.
 
@@ -282,66 +309,6 @@ def delete(path: str | os.PathLike[str]) -> bool:
         raise storage_error(exc, f"the checkpoint {root} cannot be deleted") from exc
     files.remove_tree(root)
     return True
-
-
-def pack(root: Path) -> bytes:
-    """Turn a checkpoint directory into bytes: a JSON header, then the files one after another."""
-    manifest_bytes = (root / MANIFEST).read_bytes()
-    manifest = Manifest.from_json(manifest_bytes, root / MANIFEST)
-    header = json.dumps({"name": root.name, "manifest": manifest_bytes.decode()}).encode()
-    parts = [_MAGIC, struct.pack("!Q", len(header)), header]
-    parts += [(root / name).read_bytes() for name in sorted(manifest.files)]
-    return b"".join(parts)
-
-
-def unpack(data: bytes, parent: Path) -> Path:
-    """Write packed bytes as a checkpoint directory below ``parent``.
-
-    Returns:
-        The path to restore from.
-
-    Raises:
-        CheckpointCorrupt: The bytes are not what :func:`pack` made, or are cut.
-        UnsafePath: A name in them would leave the directory.
-    """
-    what = Path("the checkpoint object")
-    start = len(_MAGIC) + 8
-    if not isinstance(data, bytes | bytearray | memoryview) or bytes(data[: len(_MAGIC)]) != _MAGIC:
-        raise CheckpointCorrupt("the object was not made by save_to_object()")
-    try:
-        (length,) = struct.unpack("!Q", data[len(_MAGIC) : start])
-        header = json.loads(bytes(data[start : start + length]))
-        name, text = header["name"], header["manifest"].encode()
-        manifest = Manifest.from_json(text, what)
-        root = parent / inside(name, what)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        if isinstance(exc, UnsafePath):
-            raise
-        raise CheckpointCorrupt(f"the checkpoint object is damaged: {exc!r}") from exc
-    size = sum(size for size, _ in manifest.files.values())
-    if len(data) != start + length + size:
-        raise CheckpointCorrupt(
-            f"the checkpoint object has {len(data)} bytes; {start + length + size} are wanted"
-        )
-    try:
-        _write_out(data, start + length, manifest, root)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as exc:
-        raise CheckpointCorrupt(f"the checkpoint object holds names that clash: {exc}") from exc
-    (root / MANIFEST).write_bytes(text)
-    path: Path = root / manifest.path
-    return path
-
-
-def _write_out(data: bytes, offset: int, manifest: Manifest, root: Path) -> None:
-    root.mkdir(parents=True, mode=0o700)
-    for directory in manifest.directories:
-        (root / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
-    for file in sorted(manifest.files):
-        size, _ = manifest.files[file]
-        target = root / file
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target.write_bytes(data[offset : offset + size])
-        offset += size
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -8,14 +8,23 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import anyio
+import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.errors import ConfigError, TrialError, TrialTimeout, WorkerDied
+from asynctune.errors import (
+    CheckpointCorrupt,
+    ConfigError,
+    StorageError,
+    TrialError,
+    TrialTimeout,
+    WorkerDied,
+)
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Actor, Step
 from asynctune.function_runner import FunctionTrainable
 from asynctune.journal import Journal
 from asynctune.live import LiveTrial
+from asynctune.mirror import Mirror
 from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.result import TRAINING_ITERATION
@@ -28,6 +37,7 @@ class Run(Protocol):
     plan: Plan
     shipment: Shipment
     journal: Journal
+    mirror: Mirror | None
 
     def record(self, event: ev.Event, row: bytes | None = None) -> None:
         """Write an event down, and let the state follow it."""
@@ -85,6 +95,8 @@ class Checkpointing:
         begin = checkpoint.path if checkpoint else self._run.plan.restore
         if begin is None:
             return None
+        if checkpoint is not None and self._run.mirror is not None:
+            await self._bring(checkpoint, self._run.mirror)
         try:
             with self._limit("_restore"):
                 await actor.restore(begin)
@@ -93,6 +105,21 @@ class Checkpointing:
                 raise
             raise NotRestored(checkpoint, exc) from exc
         return trial.stored_path(begin)
+
+    async def _bring(self, checkpoint: CheckpointRef, mirror: Mirror) -> None:
+        """Have a checkpoint here that a driver on another machine saved."""
+        trial_id = self._trial.trial_id
+        try:
+            with self._limit("_restore"):
+                await anyio.to_thread.run_sync(
+                    mirror.bring, checkpoint.path, abandon_on_cancel=True
+                )
+        except (CheckpointCorrupt, FileNotFoundError, StorageError) as exc:
+            error = TrialError(f"trial {trial_id} cannot go on: {exc}", trial_id=trial_id)
+            if isinstance(exc, StorageError):  # it may come another time
+                raise error from exc
+            error.__cause__ = exc
+            raise NotRestored(checkpoint, error) from exc
 
     async def falls_back(self, failed: NotRestored) -> bool:
         """Go back one checkpoint after a failed restore; tell whether there is one."""

@@ -236,7 +236,13 @@ class ExperimentCorrupt(TuneError):
 
 
 class StorageError(TuneError, OSError):
-    """Storage failed."""
+    """Storage failed.
+
+    Attributes:
+        analysis: On an error that ends a run: everything that was achieved.
+    """
+
+    analysis: ExperimentAnalysis | None = None
 
 
 class StorageFull(StorageError):

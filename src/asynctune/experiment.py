@@ -12,8 +12,9 @@ import anyio
 
 from asynctune import events as ev
 from asynctune.analysis import ExperimentAnalysis
-from asynctune.errors import TrialError
+from asynctune.errors import StorageError, TrialError
 from asynctune.journal import Follower
+from asynctune.lanes import UploadStats
 from asynctune.live import LiveTrial
 from asynctune.result import Row, copy_row
 from asynctune.runner import Runner
@@ -49,6 +50,12 @@ class Experiment:
     def path(self) -> str:
         """The directory of the experiment."""
         return self._runner.plan.directory
+
+    @property
+    def uploads(self) -> UploadStats | None:
+        """How far the uploads to ``upload_dir`` have come; None if there is none."""
+        uploads = self._runner.uploads
+        return uploads.stats if uploads is not None else None
 
     @property
     def trials(self) -> list[LiveTrial]:
@@ -119,7 +126,7 @@ class Experiment:
         if self._task.cancelled():
             raise RuntimeError("the event loop of this experiment was closed under it")
         error = self._task.exception()
-        if isinstance(error, TrialError):
+        if isinstance(error, TrialError | StorageError):
             error.analysis = self.analysis()
         if error is not None:
             raise error

@@ -154,3 +154,13 @@ def summed_up(error: TrialError, trials: Sequence[Trial]) -> TrialError:
         if len(others) > 10:
             error.add_note(f"  ... and {len(others) - 10} more; see error.failures")
     return error
+
+
+def only(error: BaseException) -> BaseException:
+    """Take the one exception out of the groups that task groups put around it."""
+    while isinstance(error, BaseExceptionGroup):
+        first, *others = error.exceptions
+        for other in others:
+            first.add_note(f"At the same time: {other!r}")
+        error = first
+    return error

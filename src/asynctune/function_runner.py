@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asynctune import checkpoint as _checkpoint
+from asynctune import packing as _packing
 from asynctune import result as _result
 from asynctune.errors import TrialError, TrialStopped, TuneError
 from asynctune.feeds import AsyncGeneratorFeed, Ended, Feeding, GeneratorFeed, TaskFeed, ThreadFeed
@@ -163,7 +163,7 @@ class FunctionTrainable(Trainable):
     async def _run_restore_from_object(self, obj: bytes) -> None:
         # The function reads a directory when it likes, so this one stays.
         parent = Path(self._logdir, f"restored_{uuid.uuid4().hex[:8]}")
-        path = await self._calls.blocking(_checkpoint.unpack, obj, parent)
+        path = await self._calls.blocking(_packing.unpack, obj, parent)
         await self._run_restore(str(path))
 
     def _stop(self) -> Any:

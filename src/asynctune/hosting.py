@@ -15,9 +15,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asynctune.errors import ExecutorError
+
+if TYPE_CHECKING:
+    from asynctune.storage.commits import RemoteDir
 
 _T = TypeVar("_T")
 _CANCEL_S = 0.5
@@ -140,6 +143,7 @@ class Host:
         grace_s: Seconds that a stopped function may clean up.
         setup_later: Whether the executor awaits the setup after the constructor.
         own_process: Whether the trial has this process to itself.
+        remote: Where a durable trainable keeps its checkpoints.
     """
 
     logdir: str
@@ -150,6 +154,7 @@ class Host:
     grace_s: float = 10.0
     setup_later: bool = False
     own_process: bool = False
+    remote: RemoteDir | None = None
 
 
 host: ContextVar[Host | None] = ContextVar("asynctune_host", default=None)

@@ -17,6 +17,7 @@ from asynctune.executors._shipping import Shipment
 from asynctune.files import Files
 from asynctune.journal import Journal
 from asynctune.lock import ExperimentLock
+from asynctune.mirror import Mirror
 from asynctune.options import Plan, Resume
 from asynctune.resume import Past, check_spec, read_past
 from asynctune.stored import FILE_NAME, FORMAT, StoredJournal
@@ -32,6 +33,7 @@ class Opened:
         lock: Its lock, held.
         past: What earlier drivers left, None if it is new.
         torn: How many bytes of the journal a crash had left unfinished.
+        mirror: Its remote side, of which this driver is the owner, if it has one.
     """
 
     plan: Plan
@@ -39,6 +41,7 @@ class Opened:
     lock: ExperimentLock
     past: Past | None = None
     torn: int = 0
+    mirror: Mirror | None = None
 
     def close(self) -> None:
         """Close the journal, and let others have the experiment."""
@@ -84,42 +87,58 @@ def open_experiment(plan: Plan, spec: ev.RunStarted) -> Opened:
     directory = plan.directory
     try:
         stored = StoredJournal(Path(directory, FILE_NAME))
-        exists = stored.exists()
+        mirror = Mirror(plan.remote, directory) if plan.remote is not None else None
+        is_there = mirror is not None and mirror.segments.exists()
+        is_here = stored.exists()
+        exists = is_here or is_there
         if plan.resume in (Resume.MUST_EXIST, Resume.ERRORED) and not exists:
             raise _missing(plan)
         if plan.resume is Resume.NEW and exists:
-            raise _directory.exists_already(directory, plan.name)
-        if not exists and not _directory.make(directory, files):
+            where = mirror.url if mirror is not None and is_there else directory
+            raise _directory.exists_already(where, plan.name)
+        if not is_here and not _directory.make(directory, files):
             _directory.refuse_foreign(directory, plan.name)
-        return _locked(plan, spec, stored, files)
+        return _locked(plan, spec, stored, files, mirror)
     except OSError as exc:
         raise _files.storage_error(exc, f"the experiment {directory} cannot be opened") from exc
 
 
-def _locked(plan: Plan, spec: ev.RunStarted, stored: StoredJournal, files: Files) -> Opened:
+def _locked(
+    plan: Plan, spec: ev.RunStarted, stored: StoredJournal, files: Files, mirror: Mirror | None
+) -> Opened:
     durable = plan.options.durability == "power"
     journal = Journal(stored.path, durable=durable, files=files)
     lock = ExperimentLock(plan.directory, files, FILE_NAME)
     lock.acquire()
     try:
+        was_pulled = mirror is not None and mirror.segments.pull(stored.path)
         if stored.exists():  # asked again: another driver may have come before us
-            past, torn = _take_over(plan, spec, stored, journal)
-            return Opened(plan, journal, lock, past, torn)
-        journal.open()
+            past, torn = _take_over(plan, spec, stored, journal, was_pulled=was_pulled)
+            opened = Opened(plan, journal, lock, past, torn, mirror)
+        else:
+            journal.open()
+            opened = Opened(plan, journal, lock, mirror=mirror)
+        if mirror is not None:
+            mirror.begin(opened.past.epoch if opened.past is not None else 0)
     except BaseException:
         journal.close()
         lock.release()
         raise
-    return Opened(plan, journal, lock)
+    return opened
 
 
 def _take_over(
-    plan: Plan, spec: ev.RunStarted, stored: StoredJournal, journal: Journal
+    plan: Plan,
+    spec: ev.RunStarted,
+    stored: StoredJournal,
+    journal: Journal,
+    *,
+    was_pulled: bool,
 ) -> tuple[Past, int]:
     if plan.resume is Resume.NEW:
         raise _directory.exists_already(plan.directory, plan.name)
     _directory.check(plan.directory)
-    past = read_past(stored, plan.directory)
+    past = read_past(stored, plan.directory, logs_are_old=was_pulled)
     # A seed that was not given is that of the journal, unless another driver began it just now.
     check_spec(past, spec)
     return past, journal.open_again(stored)

@@ -1,33 +1,69 @@
-"""Where an experiment will be: its folder and its name, as the arguments of a run say."""
+"""Where an experiment will be: its folder, its name, and where it is kept beside that."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from asynctune.blame import about, shown
 from asynctune.errors import ConfigError, UnsafePath
 from asynctune.hosting import results_dir
+from asynctune.options import Options
+from asynctune.storage import Storage, open_storage
+from asynctune.storage.urls import is_url, path_of
 
 
-def parent_of(storage_path: Any, local_dir: Any) -> str:
-    """Return the folder of an experiment.
+def places_of(options: Options, name: str) -> tuple[str, Storage | None]:
+    """Return the local folder of an experiment, and where it is kept beside that.
+
+    Args:
+        options: The arguments of the run.
+        name: The name of the experiment.
 
     Raises:
-        ConfigError: It is none; the message names the argument.
+        ConfigError: A place is none; the message names the argument.
     """
-    if storage_path is not None and local_dir is not None:
+    path, local, upload = options.storage_path, options.local_dir, options.upload_dir
+    argument, given = "storage_path", path
+    if path is None:
+        argument, given = "local_dir", local
+    elif local is not None and not _is_remote(path):
         raise ConfigError("storage_path and local_dir are two names of one thing; give one of them")
-    argument, given = "storage_path", storage_path
-    if storage_path is None:
-        argument, given = "local_dir", local_dir
-    if given is None:
-        return results_dir()
-    with about(argument):
-        return _folder(argument, given)
+    if _is_remote(given):
+        if upload is not None:
+            raise ConfigError(
+                f"{argument} is remote, and upload_dir is given too; give one of them"
+            )
+        # What is remote is written here first.
+        where, remote_argument = given, argument
+        argument, given = "local_dir", local if argument == "storage_path" else None
+    else:
+        where, remote_argument = upload, "upload_dir"
+    folder = results_dir()
+    if given is not None:
+        with about(argument):
+            folder = _folder(argument, given)
+    if options.storage_options is not None and not isinstance(options.storage_options, Mapping):
+        raise ConfigError(f"storage_options is {shown(options.storage_options)}; a dict is wanted")
+    if where is None:
+        if options.storage_options:
+            raise ConfigError(
+                "storage_options is given, but neither upload_dir nor a remote storage_path"
+            )
+        return folder, None
+    with about(remote_argument):
+        return folder, open_storage(where, options.storage_options).below(name)
+
+
+def _is_remote(where: Any) -> bool:
+    """Tell whether a place is another than a directory of this machine."""
+    if isinstance(where, str):
+        return is_url(where) and not where.startswith("file://")
+    return where is not None and not isinstance(where, os.PathLike)
 
 
 def name_of(name: Any, trainable_name: str) -> str:
@@ -52,11 +88,7 @@ def _folder(argument: str, given: Any) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigError(f"{argument} is {shown(given)}; a path is wanted")
     os.fsencode(path)  # a name that the system cannot have raises here
-    if not re.match(r"[a-z][a-z0-9+.-]*://", path):
-        return os.path.abspath(os.path.expanduser(path))
-    if not path.startswith("file://"):
-        raise ConfigError(f"{argument} is {path!r}; this version writes to local directories only")
-    return os.path.abspath(path.removeprefix("file://"))
+    return path_of(path) if is_url(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def _check_name(name: str) -> None:

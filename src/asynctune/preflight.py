@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from asynctune.blame import about, described
+from asynctune.durable import DurableTrainable
 from asynctune.errors import ConfigError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Executor
@@ -13,6 +15,8 @@ from asynctune.options import Plan
 from asynctune.resources import Resources
 from asynctune.result import shown
 from asynctune.trainable import defines_hook
+
+_MANY_AT_ONCE = 16
 
 
 class Preflight:
@@ -30,6 +34,13 @@ class Preflight:
         self._executor = executor
         self.usual = plan.resources or Resources()
         """What the first trial asks for, once :meth:`check` has found out."""
+
+    @property
+    def most_at_once(self) -> int:
+        """How many trials may run at once: so many suggestions come before anything is known."""
+        most = self._executor.pool.fits(self._plan.resources or Resources())
+        limit = self._plan.options.max_concurrent_trials or math.inf
+        return int(min(most, limit, _MANY_AT_ONCE))
 
     @property
     def cannot_pause(self) -> str:
@@ -82,6 +93,12 @@ class Preflight:
             json.dumps(shown(config))
         self.usual = self.resources_of(config)
         self._executor.check_config(config)
+        if issubclass(cls, DurableTrainable) and self._plan.remote is None:
+            raise ConfigError(
+                f"{cls.__name__} is a DurableTrainable, which keeps its checkpoints in a storage, and "
+                "neither upload_dir nor a remote storage_path is given; give one, such as "
+                "upload_dir='s3://bucket/path'"
+            )
         if self._plan.export_formats and not defines_hook(cls, "_export_model"):
             raise ConfigError(
                 f"export_formats asks for {', '.join(self._plan.export_formats)}, but {cls.__name__} "

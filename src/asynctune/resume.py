@@ -109,8 +109,13 @@ class _Reading:
             self.seconds += seconds
 
 
-def read_past(stored: StoredJournal, directory: str) -> Past:
+def read_past(stored: StoredJournal, directory: str, *, logs_are_old: bool = False) -> Past:
     """Read a journal from its beginning to its end, and see that it makes sense.
+
+    Args:
+        stored: The journal.
+        directory: The experiment.
+        logs_are_old: Whether the journal came from elsewhere, so that no log here has kept up with it.
 
     Raises:
         ExperimentCorrupt: It does not.
@@ -127,6 +132,9 @@ def read_past(stored: StoredJournal, directory: str) -> Past:
     if not reading.ended:
         seconds += max(0.0, reading.latest - reading.since)
     assert reading.first is not None, "a journal without its first record does not exist"
+    lost_track = frozenset() if reading.ended else frozenset(reading.touched)
+    if logs_are_old:
+        lost_track = frozenset(state.trials)
     return Past(
         stored=stored,
         started=reading.first,
@@ -135,7 +143,7 @@ def read_past(stored: StoredJournal, directory: str) -> Past:
         seconds=seconds,
         ended_well=reading.ended,
         failed=reading.failed,
-        lost_track=frozenset() if reading.ended else frozenset(reading.touched),
+        lost_track=lost_track,
     )
 
 
@@ -209,6 +217,11 @@ class Replay:
                 self._tell(event, place, self._state.trials[event.trial_id])
             elif isinstance(event, ev.RunStarted):
                 self.dropped.clear()
+
+    def unfinished(self) -> list[LiveTrial]:
+        """Return the trials that may go on."""
+        trials = self._state.trials.values()
+        return [trial for trial in trials if trial.trial_id not in self._final]
 
     def taken_up(self, now: float) -> Iterator[TakenUp]:
         """Yield every trial that is not final, in the order in which they were drawn.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -24,27 +24,28 @@ from asynctune.errors import ConfigError, StorageError, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors._slots import Lease
 from asynctune.executors.base import Executor
-from asynctune.failures import summed_up
+from asynctune.failures import only, summed_up
 from asynctune.files import current
 from asynctune.judge import Judge
 from asynctune.live import LiveTrial
 from asynctune.logcallback import LogFeeder
+from asynctune.mirror import Mirror
 from asynctune.notices import warn
 from asynctune.opening import Opened, started
-from asynctune.options import Plan, Resume
+from asynctune.options import Resume
 from asynctune.policylog import PolicyLog
 from asynctune.preflight import Preflight
 from asynctune.progress.terminal import LineProgress, OutputEcho
-from asynctune.resources import Resources
+from asynctune.recovery import recovered
 from asynctune.resume import Past, Replay, TakenUp
 from asynctune.state import ExperimentState
 from asynctune.suggest.suggestions import Suggestions
 from asynctune.trial import Status, StopReason
 from asynctune.trialmaker import Candidate, TrialMaker
 from asynctune.trialtask import TrialTask
+from asynctune.uploads import Uploads
 
 _DRAIN_S = 30.0
-_MANY_AT_ONCE = 16
 
 
 class Runner:
@@ -63,13 +64,14 @@ class Runner:
         self.plan = plan = opened.plan
         self.shipment = shipment
         self.journal = opened.journal
+        self.mirror = opened.mirror
         self.executor = executor
         self.suggestions = Suggestions(
             plan.searcher,
             plan.space,
             plan.options.num_samples,
             plan.seed,
-            lag=_lag(plan, executor) if plan.options.deterministic else None,
+            lag=preflight.most_at_once if plan.options.deterministic else None,
         )
         self._maker = TrialMaker(
             plan, shipment, preflight, self.suggestions, opened.journal.read_rows
@@ -77,6 +79,7 @@ class Runner:
         self.state: ExperimentState[LiveTrial] = ExperimentState(self._maker.make)
         self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric, self.suggestions)
         self._opened = opened
+        self.uploads = Uploads.of(plan, shipment.cls, opened, self.state)
         self._preflight = preflight
         self._replay: Replay | None = None
         self._began = time.monotonic()
@@ -135,6 +138,8 @@ class Runner:
         for trial in self.state.trials.values():
             trial.grace.cancel()
         self._drain_s = 1.0
+        if self.uploads is not None:
+            self.uploads.hurry(self._drain_s)
         if self._draining is not None:
             self._draining.deadline = anyio.current_time() + self._drain_s
 
@@ -195,9 +200,10 @@ class Runner:
                 scheduler or stopper comes as it is.
         """
         try:
-            await self._run()
+            async with self.uploads.running() if self.uploads is not None else nullcontext():
+                await self._run()
         except BaseExceptionGroup as group:
-            raise _only(group) from None
+            raise only(group) from None
 
     async def _run(self) -> None:
         error: BaseException | None = None
@@ -217,7 +223,7 @@ class Runner:
                             self.is_ready.set()
                         clock.cancel_scope.cancel()
             except BaseException as exc:
-                error = _only(exc)
+                error = only(exc)
             finally:
                 self._trials = None
                 self.is_ready.set()
@@ -269,6 +275,8 @@ class Runner:
                     self._draining = services.cancel_scope
                     if self._ending is StopReason.CANCELLED:
                         self._drain_s = min(self._drain_s, max(1.0, self.plan.grace_s))
+                        if self.uploads is not None:
+                            self.uploads.hurry(self._drain_s)
                     self._draining.shield = True
                     self._draining.deadline = anyio.current_time() + self._drain_s
             if services.cancel_scope.cancelled_caught:
@@ -304,6 +312,8 @@ class Runner:
                 "%s: the driver before was cut short while it wrote; %d unfinished bytes are gone",
                 self.journal.path, self._opened.torn,
             )  # fmt: skip
+        if self.mirror is not None:
+            await self._recover(replay, self.mirror)
         taken = list(replay.taken_up(time.time()))
         await anyio.to_thread.run_sync(self._clean, replay, taken)
         if self.judge.stops_all():
@@ -315,6 +325,18 @@ class Runner:
         for trial in self.state.trials.values():
             if trial.status is Status.ERROR and self._first_error is None:
                 self._first_error = trial.error
+
+    async def _recover(self, replay: Replay, mirror: Mirror) -> None:
+        """Let trials go on from the checkpoints that there are."""
+        past = self._opened.past
+        assert past is not None
+        events = await anyio.to_thread.run_sync(
+            lambda: list(recovered(past, replay.unfinished(), mirror))
+        )
+        for event in events:
+            self.record(event)
+            if isinstance(event, ev.CheckpointDropped):
+                await warn("%s was not uploaded before its driver died", event.path)
 
     async def _go_on(self, item: TakenUp) -> None:
         trial = item.trial
@@ -369,21 +391,3 @@ class Runner:
         else:
             reason = "stopped" if self._ending else "done"
         return ev.RunEnded(reason, text, time.time(), time.monotonic() - self._began)
-
-
-def _lag(plan: Plan, executor: Executor) -> int:
-    """Return how many trials may run at once: so many suggestions come before anything is known."""
-    resources = plan.resources or Resources()
-    most = executor.pool.fits(resources)
-    limit = plan.options.max_concurrent_trials or math.inf
-    return int(min(most, limit, _MANY_AT_ONCE))
-
-
-def _only(error: BaseException) -> BaseException:
-    """Take the one exception out of the groups that task groups put around it."""
-    while isinstance(error, BaseExceptionGroup):
-        first, *others = error.exceptions
-        for other in others:
-            first.add_note(f"At the same time: {other!r}")
-        error = first
-    return error

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from asynctune import checkpoint as _checkpoint
+from asynctune import packing as _packing
 from asynctune import result as _result
 from asynctune.counters import Counters
 from asynctune.errors import ConfigError
@@ -304,7 +305,7 @@ class Trainable:
         aside = await self._calls.blocking(_checkpoint.make_aside, self._logdir, "save_to_object")
         try:
             root, _ = await self._commit(str(aside))
-            return await self._calls.blocking(_checkpoint.pack, root)
+            return await self._calls.blocking(_packing.pack, root)
         finally:
             await self._calls.blocking(_checkpoint.remove_aside, aside)
 
@@ -313,7 +314,7 @@ class Trainable:
             _checkpoint.make_aside, self._logdir, "restore_from_object"
         )
         try:
-            path = await self._calls.blocking(_checkpoint.unpack, obj, aside)
+            path = await self._calls.blocking(_packing.unpack, obj, aside)
             await self._run_restore(str(path))
         finally:
             await self._calls.blocking(_checkpoint.remove_aside, aside)

@@ -15,6 +15,7 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune.admission import Admission
 from asynctune.checkpointing import Checkpointing, NotRestored, limit
+from asynctune.durable import DurableTrainable
 from asynctune.errors import MetricMissing, NotSerializable, StorageError, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors._slots import Lease
@@ -24,11 +25,13 @@ from asynctune.failures import Failures
 from asynctune.journal import Journal
 from asynctune.judge import Judge
 from asynctune.live import LiveTrial
+from asynctune.mirror import Mirror
 from asynctune.notices import warn
 from asynctune.options import Plan
 from asynctune.resources import Share
 from asynctune.schedulers import Decision, Exploit
 from asynctune.state import ExperimentState
+from asynctune.storage.commits import RemoteDir
 from asynctune.trial import Status, StopReason
 
 
@@ -39,6 +42,7 @@ class Run(Protocol):
     shipment: Shipment
     executor: Executor
     journal: Journal
+    mirror: Mirror | None
     judge: Judge
     state: ExperimentState[LiveTrial]
 
@@ -137,8 +141,8 @@ class TrialTask:
                     await failures.is_final(exc.error)
                     delay = None
             except (TrialError, NotSerializable) as exc:
-                if isinstance(exc.__cause__, StorageError):
-                    raise exc.__cause__ from exc  # the matter of the run: nobody else can save either
+                if isinstance(exc.__cause__, StorageError) and exc.__cause__.errno is not None:
+                    raise exc.__cause__ from exc  # a disk is the matter of the run: nobody can save
                 delay = await failures.delay_of_retry(self._as_trial_error(exc))
             if delay is None:
                 return _End(StopReason.FAILED)
@@ -174,6 +178,7 @@ class TrialTask:
             tag=trial.tag,
             log=os.path.join(trial.logdir, "output.log"),
             grace_s=self._plan.grace_s,
+            remote=self._remote_dir(),
         )
         plan = self._plan
         with limit(trial.trial_id, plan.trial_timeout_s, "trial_timeout_s"):
@@ -186,6 +191,12 @@ class TrialTask:
                 finally:
                     await self._say_farewell(actor)
         raise AssertionError("the limit has raised")
+
+    def _remote_dir(self) -> RemoteDir | None:
+        trial, mirror = self._trial, self._run.mirror
+        if mirror is None or not issubclass(self._run.shipment.cls, DurableTrainable):
+            return None
+        return mirror.remote_dir(trial.trial_id, trial.attempt)
 
     async def _train(self, actor: Actor) -> _End | _Left:
         trial, run, plan = self._trial, self._run, self._plan

@@ -14,7 +14,8 @@ from asynctune.executors._shipping import check_is_trainable
 from asynctune.executors.process import ProcessExecutor
 from asynctune.experiment import Experiment, Starting
 from asynctune.opening import Opened, open_experiment, started
-from asynctune.options import Arguments, Options, make_plan
+from asynctune.options import Arguments, Options
+from asynctune.planning import make_plan
 from asynctune.preflight import Preflight
 from asynctune.runner import Runner
 from asynctune.signature import function_name

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynctune import checkpoint as ckpt
+from asynctune import packing
 from asynctune.errors import CheckpointCorrupt, TuneError, UnsafePath
 from asynctune.trainable import Trainable
 
@@ -469,12 +470,12 @@ def changed(text, change):
 
 def packed(header, payload=b""):
     head = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return ckpt._MAGIC + struct.pack("!Q", len(head)) + head + payload
+    return packing._MAGIC + struct.pack("!Q", len(head)) + head + payload
 
 
 def parts_of(data):
-    start = len(ckpt._MAGIC) + 8
-    (length,) = struct.unpack("!Q", data[len(ckpt._MAGIC) : start])
+    start = len(packing._MAGIC) + 8
+    (length,) = struct.unpack("!Q", data[len(packing._MAGIC) : start])
     return json.loads(data[start : start + length]), data[start + length :]
 
 
@@ -513,7 +514,7 @@ def test_a_hostile_header_of_a_packed_object_is_refused(change):
 
 @pytest.mark.parametrize("junk", [b"", b"ATCKPT1\n", b"x" * 99, pickle.dumps({"x": 1}), None, "text", 5,
                                   packed(b"{"), packed([]), packed({}), packed(b"[" * 10**5),
-                                  packed({})[:-1], ckpt._MAGIC + b"\xff" * 8])  # fmt: skip
+                                  packed({})[:-1], packing._MAGIC + b"\xff" * 8])  # fmt: skip
 def test_what_is_no_packed_checkpoint_is_called_so(junk):
     with pytest.raises(CheckpointCorrupt, match="object"):
         Saves().restore_from_object(junk)
@@ -523,13 +524,13 @@ def test_each_truncation_and_each_addition_is_noticed_by_unpack_itself(tmp_path)
     t = Layout({"layout": "directory"})
     t.x = 12345
     data = t.save_to_object()
-    assert ckpt.unpack(data, tmp_path / "whole").is_dir()
+    assert packing.unpack(data, tmp_path / "whole").is_dir()
     unnoticed = []
     for length in sorted(
         {*range(0, len(data), 9), *range(len(data) - 12, len(data)), len(data) + 1}
     ):
         with contextlib.suppress(CheckpointCorrupt):
-            ckpt.unpack((data + b"\0")[:length], tmp_path / str(length))
+            packing.unpack((data + b"\0")[:length], tmp_path / str(length))
             unnoticed.append(length - len(data))
     assert unnoticed == []
 

@@ -24,7 +24,17 @@ def test_every_public_name_is_there_whatever_module_was_imported_first(name):
     value = getattr(tune, name)
     is_module = type(value).__name__ == "module"
     assert is_module == (
-        name in ("executors", "loggers", "schedulers", "simulate", "suggest", "track", "utils")
+        name
+        in (
+            "executors",
+            "loggers",
+            "schedulers",
+            "simulate",
+            "storage",
+            "suggest",
+            "track",
+            "utils",
+        )
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from asynctune import result as _result
@@ -89,7 +90,11 @@ def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainabl
     config = resolve(config)
     context = copy_context()
     context.run(host.set, place)
-    trainable: Trainable = context.run(cls, config)
+    # A durable trainable is told first where its checkpoints go.
+    make: Any = cls
+    if place.remote is not None:
+        make = partial(make, place.remote.storage.url)
+    trainable: Trainable = context.run(make, config)
     return trainable
 
 

@@ -20,6 +20,7 @@ import cloudpickle
 from asynctune.blame import described, shown
 from asynctune.errors import ConfigError, NotSerializable
 from asynctune.executors._hosted import as_class
+from asynctune.storage.commits import RemoteDir
 from asynctune.trainable import Trainable, defines_hook, is_async
 
 _MAX_SOURCES = 4 << 20
@@ -128,6 +129,20 @@ def check_is_trainable(trainable: Any) -> None:
             raise ConfigError(f"{trainable.__qualname__} defines neither _train nor step{mixed}")
     elif not callable(trainable):
         raise ConfigError(f"the trainable is {shown(trainable)}; {wanted}")
+
+
+def dump_parts(config: Any, remote: RemoteDir | None) -> bytes:
+    """Pickle what a trainable is built with, one after the other.
+
+    Args:
+        config: The configuration.
+        remote: Where a durable trainable keeps its checkpoints, None for others.
+
+    Raises:
+        NotSerializable: The message names what cannot travel.
+    """
+    data = dump_config(config)
+    return data if remote is None else data + dump_config(remote, "upload_dir")
 
 
 def dump_config(config: Any, what: str = "config") -> bytes:

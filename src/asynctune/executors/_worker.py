@@ -157,6 +157,9 @@ class Worker:
         assert self._entered is not None, "its driver knows that the code could not be loaded"
         logdir = head["logdir"]
         os.chdir(logdir)
+        given = io.BytesIO(config)
+        values = pickle.load(given)
+        remote = pickle.load(given) if head["remote"] else None
         self._calls = SyncCalls()
         place = Host(
             logdir=logdir,
@@ -166,10 +169,11 @@ class Worker:
             experiment_tag=head["tag"],
             grace_s=head["grace_s"] + HOST_GRACE_S,
             own_process=True,
+            remote=remote,
         )
         self._built_at = time.monotonic()
         track.ProcessSession.current = class_session(place)
-        self._trainable = build(self._entered, pickle.loads(config), place)
+        self._trainable = build(self._entered, values, place)
 
     def _release(self) -> bool:
         """Forget the trainable; tell whether this process is as good as new."""

@@ -29,6 +29,7 @@ from asynctune.hosting import new_standalone_dir
 from asynctune.notices import warn
 from asynctune.resources import ResourcePool, Resources, Share
 from asynctune.result import Row
+from asynctune.storage.commits import RemoteDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class ActorSpec:
         tag: What was drawn for it, as a label.
         log: The file for its output, None for nowhere.
         grace_s: Seconds that it may clean up when it is stopped.
+        remote: Where a durable trainable keeps its checkpoints.
     """
 
     shipment: Shipment
@@ -56,6 +58,7 @@ class ActorSpec:
     tag: str | None = None
     log: str | None = None
     grace_s: float = 10.0
+    remote: RemoteDir | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def _host(spec: ActorSpec, calls: Any, *, setup_later: bool) -> Host:
         experiment_tag=spec.tag,
         grace_s=spec.grace_s + HOST_GRACE_S,
         setup_later=setup_later,
+        remote=spec.remote,
     )
 
 

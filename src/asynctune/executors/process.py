@@ -18,7 +18,7 @@ from asynctune.errors import ConfigError, ExecutorError, WorkerDied
 from asynctune.executors._frames import HEAD, frame
 from asynctune.executors._guardian import VMSTAT, Death, Guardian, import_path
 from asynctune.executors._hosted import Answer, AnswerKind
-from asynctune.executors._shipping import dump_args, dump_config
+from asynctune.executors._shipping import dump_args, dump_config, dump_parts
 from asynctune.executors.base import Actor, ActorSpec, Executor
 from asynctune.files import storage_error
 from asynctune.resources import ResourcePool
@@ -99,7 +99,7 @@ class ProcessExecutor(Executor):
 
     async def _start(self, spec: ActorSpec) -> Actor:
         config, path = await anyio.to_thread.run_sync(
-            lambda: (dump_config(spec.config), import_path())
+            lambda: (dump_parts(spec.config, spec.remote), import_path())
         )
         environment = _environment(spec)
         worker = self._take_idle(spec, environment)
@@ -326,6 +326,7 @@ class _ProcessActor(Actor):
             "trial_name": spec.trial_name,
             "tag": spec.tag,
             "grace_s": spec.grace_s,
+            "remote": spec.remote is not None,
         }
         entered = worker.send(enter, b"" if known else spec.shipment.code)
         built = worker.send(build, config)

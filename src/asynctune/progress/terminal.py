@@ -6,7 +6,10 @@ import contextlib
 import math
 import os
 import sys
+from functools import partial
 from typing import Any, TextIO
+
+import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune.callback import Callback
@@ -138,6 +141,15 @@ class OutputEcho(Callback):
         self._read[trial.trial_id] = self._read.get(trial.trial_id, 0) + end
         for line in data[:end].decode(errors="backslashreplace").splitlines():
             print(f"({trial.name}) {_printable(line)}", flush=True)
+
+
+async def say(line: str) -> None:
+    """Print a line that is about the whole run, without holding up the loop."""
+    await anyio.to_thread.run_sync(partial(print, _printable(line), flush=True))
+
+
+async def say_nothing(line: str) -> None:
+    """Print nothing."""
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,400 @@
+"""Checkpoints in a storage: committed or invisible, by one writer after the other.
+
+The files of a checkpoint are stored first, below a prefix that no other save ever has. What makes it a
+checkpoint is one record, created only if there is none, under the next number::
+
+    commits/00000001                        the first writer begins
+    commits/00000002                        checkpoint_5: path, size, sha256 of each file, who wrote it
+    checkpoint_5/<id of the save>/model.pt
+
+Readers look at records only, so what a killed writer left is nothing. Whoever begins to write first adds a
+record that says so. One who wrote before then finds the number taken that would have been his next, reads
+that somebody has come after him, and is ``Fenced``. Such a beginning is never removed, and neither is the
+last number: they are what a stale writer stumbles over.
+
+Nothing here unpickles, and no name in a listing or record becomes a path unchecked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from asynctune import checkpoint as _checkpoint
+from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
+from asynctune.manifest import MANIFEST, Manifest
+from asynctune.storage.base import Storage, plain_key
+
+FORMAT = 1
+_COMMITS = "commits/"
+_NUMBER = re.compile(r"[0-9]{8}\Z")
+_NAME = re.compile(r"checkpoint_[0-9]+(\.[0-9]+)?\Z")
+_ID = re.compile(r"[0-9a-f]{24}\Z")
+_LONGEST = 64 << 20
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes. Of two, the later one owns the place.
+
+    Args:
+        epoch: How many drivers the experiment had before.
+        attempt: How many attempts the trial had before.
+        token: Tells apart two that say the same of themselves.
+    """
+
+    epoch: int = 0
+    attempt: int = 0
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Orders writers by when they came."""
+        return self.epoch, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A record: that a checkpoint is complete, that a writer begins, or nothing, to hold the last number.
+
+    Args:
+        number: Its place in the order of all records.
+        writer: Who wrote it.
+        begins: Whether it says that its writer begins.
+        name: ``checkpoint_5``, or ``""``.
+        save_id: The part of the prefix that no other save has.
+        manifest: The manifest of the checkpoint, as it was written.
+    """
+
+    number: int
+    writer: Writer
+    begins: bool = False
+    name: str = ""
+    save_id: str = ""
+    manifest: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """Where its files are."""
+        return f"{self.name}/{self.save_id}/"
+
+    def to_json(self) -> bytes:
+        """Write it."""
+        writer: dict[str, Any] = {"epoch": self.writer.epoch, "attempt": self.writer.attempt}
+        writer["token"] = self.writer.token
+        body: dict[str, Any] = {"format": FORMAT, "writer": writer, "begins": self.begins}
+        if self.name:
+            body |= {"name": self.name, "save_id": self.save_id, "manifest": self.manifest}
+        return json.dumps(body | {"checksum": _checksum(body)}).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, number: int, where: str) -> Commit:
+        """Read and check it.
+
+        Raises:
+            CheckpointCorrupt: It is no record, or one of a newer version.
+        """
+        try:
+            body = json.loads(data)
+            _check(body, where)
+            told = body["writer"]
+            writer = Writer(_count(told["epoch"]), _count(told["attempt"]), _text(told["token"]))
+            if "name" not in body:
+                return cls(number, writer, body["begins"] is True)
+            name, save_id = _text(body["name"]), _text(body["save_id"])
+            _check_name(name, save_id, where)
+            return cls(number, writer, False, name, save_id, _text(body["manifest"]))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+            if isinstance(exc, UnsafePath):
+                raise
+            raise CheckpointCorrupt(f"{where} is no record of a checkpoint: {exc!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteDir:
+    """Where a trainable keeps its checkpoints, and as whom.
+
+    Args:
+        storage: The place, which is its own.
+        writer: Who it is.
+    """
+
+    storage: Storage
+    writer: Writer
+
+
+class Commits:
+    """The checkpoints of one trial, or of one trainable that stands alone.
+
+    Args:
+        storage: Their place, which is theirs alone.
+        writer: Who writes, if somebody does.
+    """
+
+    def __init__(self, storage: Storage, writer: Writer | None = None) -> None:
+        self._storage = storage
+        self._writer = writer or Writer()
+        self._next = 0
+        self._known: dict[str, Commit] = {}
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def newest_first(self) -> Iterator[Commit]:
+        """Yield the commits of all checkpoints, the newest first.
+
+        Raises:
+            CheckpointCorrupt: A record is damaged.
+        """
+        for number in reversed(self._numbers()):
+            commit = self._read(number)
+            if commit is not None and commit.name:
+                yield commit
+
+    def find(self, name: str) -> Commit | None:
+        """Return the commit of a checkpoint, None if it was never committed, or is deleted.
+
+        Raises:
+            CheckpointCorrupt: It may be one whose record is damaged.
+        """
+        known = self._known.get(name)
+        if known is not None:
+            return self._read(known.number)
+        damaged: CheckpointCorrupt | None = None
+        for number in reversed(self._numbers()):
+            try:
+                commit = self._read(number)
+            except CheckpointCorrupt as exc:
+                damaged = damaged or exc
+                continue
+            if commit is not None and commit.name == name:
+                self._known[name] = commit
+                return commit
+        if damaged is not None:
+            raise damaged
+        return None
+
+    def is_taken(self, name: str) -> bool:
+        """Tell whether something, complete or not, was ever stored under a name."""
+        return next(iter(self._storage.list(f"{name}/")), None) is not None
+
+    def fetch(self, commit: Commit, parent: Path) -> Path:
+        """Bring a checkpoint to ``parent/<name>``, where it appears when it is complete and right.
+
+        What comes damaged or short is read once more.
+
+        Raises:
+            CheckpointCorrupt: It came damaged twice.
+            StorageError: It did not come, or cannot be written here.
+        """
+        final = parent / commit.name
+        text = commit.manifest.encode()
+        where = Path(self._named(commit.number))
+        manifest = Manifest.from_json(text, where)
+        storage = self._storage.limited()
+        for is_last in (False, True):
+            aside = _checkpoint.make_aside(parent, commit.name)
+            try:
+                self._download(storage, commit, manifest, aside)
+                _checkpoint.install(aside, text, final)
+            except (CheckpointCorrupt, FileNotFoundError) as exc:
+                if is_last:
+                    raise CheckpointCorrupt(
+                        f"{commit.name} in {self._storage.url} is damaged: {exc}"
+                    ) from exc
+            else:
+                return final
+            finally:
+                _checkpoint.remove_aside(aside)
+        raise AssertionError("the second attempt has returned or raised")
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Begin to write, unless this writer has done so.
+
+        Raises:
+            Fenced: A later writer has begun before.
+        """
+        if self._next:
+            return
+        numbers = self._numbers()
+        last = numbers[-1] if numbers else 0
+        if last:
+            found = self._read(last)
+            if found is not None and found.writer.rank > self._writer.rank:
+                raise self._fenced(found)
+        self._next = last + 1
+        self._append(Commit(0, self._writer, begins=True))
+
+    def commit(self, root: Path, name: str | None = None) -> Commit:
+        """Store the checkpoint in a directory; it counts when this returns.
+
+        Args:
+            root: The directory, with its manifest.
+            name: What it is called there; by default as the directory is.
+
+        Raises:
+            Fenced: A later writer has begun.
+            FileNotFoundError: A file is gone.
+            StorageError: It could not be stored; nothing became visible.
+        """
+        text = (root / MANIFEST).read_bytes()
+        manifest = Manifest.from_json(text, root / MANIFEST)
+        self.claim()
+        save_id = secrets.token_hex(12)
+        commit = Commit(0, self._writer, False, name or root.name, save_id, text.decode())
+        storage = self._storage.limited()
+
+        def upload(file: str) -> None:
+            storage.upload(f"{commit.prefix}{file}", root / file)
+
+        _for_each(upload, manifest.files)
+        return self._append(commit)
+
+    def delete(self, name: str) -> bool:
+        """Remove a checkpoint and all that was ever stored under its name; False if there is none.
+
+        Its record goes first, so that a half removed checkpoint is invisible.
+        """
+        commit = self.find(name)
+        if commit is not None:
+            last = self._numbers()[-1]
+            if (
+                commit.number == last
+            ):  # a number that is free again could be taken by a stale writer
+                self._next = max(self._next, last + 1)
+                self._append(Commit(0, self._writer))
+            self._storage.delete([_key(commit.number)])
+            self._known.pop(name, None)
+        keys = [entry.key for entry in self._storage.list(f"{name}/")]
+        self._storage.delete(keys)
+        return commit is not None
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _append(self, commit: Commit) -> Commit:
+        data = commit.to_json()
+        while not self._storage.create(_key(self._next), data):
+            found = self._read(self._next)
+            if found is None:  # somebody has deleted it between our two looks
+                raise StorageError(
+                    f"{self._named(self._next)} is there and cannot be read; storage that forgets what it "
+                    "has just confirmed cannot hold checkpoints"
+                )
+            if found.to_json() == data:
+                break  # it is ours: the answer to an attempt was lost
+            if self._is_after(found, commit):
+                raise self._fenced(found)
+            self._next += 1
+        made = replace(commit, number=self._next)
+        self._next += 1
+        if made.name:
+            self._known[made.name] = made
+        return made
+
+    def _is_after(self, found: Commit, ours: Commit) -> bool:
+        """Tell whether a record was written by somebody who came after us, as far as ranks tell."""
+        if found.writer.rank != self._writer.rank:
+            return found.writer.rank > self._writer.rank
+        # Of two without ranks, that is outside of runs, the last to begin owns the place.
+        is_other = found.writer.token != self._writer.token
+        return is_other and bool(ours.name) and (found.begins or bool(found.name))
+
+    def _read(self, number: int) -> Commit | None:
+        try:
+            data = self._storage.read(_key(number), _LONGEST)
+        except FileNotFoundError:
+            return None
+        return Commit.from_json(data, number, self._named(number))
+
+    def _numbers(self) -> array[int]:
+        """Return the numbers of all records; 8 bytes each, however many somebody put there."""
+        found = array("q")
+        for entry in self._storage.list(_COMMITS):
+            name = plain_key(entry.key, self._storage.url).removeprefix(_COMMITS)
+            if not _NUMBER.match(name):
+                raise UnsafePath(
+                    f"{self._storage.url} has {entry.key[:100]!r} among the records of its checkpoints; "
+                    "they are called by 8 digits. Remove it"
+                )
+            found.append(int(name))
+        return found
+
+    def _download(self, storage: Storage, commit: Commit, manifest: Manifest, target: Path) -> None:
+        for file in manifest.files:
+            (target / file).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+        def download(file: str) -> None:
+            size, _ = manifest.files[file]
+            storage.download(f"{commit.prefix}{file}", target / file, size)
+
+        _for_each(download, manifest.files)
+
+    def _named(self, number: int) -> str:
+        return f"{self._storage.url}/{_key(number)}"
+
+    def _fenced(self, by: Commit) -> Fenced:
+        return Fenced(
+            f"{self._storage.url} has a newer writer (driver {by.writer.epoch}, attempt "
+            f"{by.writer.attempt}; this is driver {self._writer.epoch}, attempt {self._writer.attempt}), "
+            f"which began with record {by.number}; nothing more is written there from here"
+        )
+
+
+def _for_each(function: Callable[[str], None], files: Mapping[str, object]) -> None:
+    """Call a function for each file, several at a time; the first failure is raised when all are done."""
+    if len(files) <= 1:
+        for file in files:
+            function(file)
+        return
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="asynctune storage") as pool:
+        pending = [pool.submit(function, file) for file in files]
+        try:
+            for future in pending:
+                future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _key(number: int) -> str:
+    return f"{_COMMITS}{number:08d}"
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _check(body: Any, where: str) -> None:
+    if body["format"] != FORMAT:
+        raise CheckpointCorrupt(
+            f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
+        )
+    if body.pop("checksum") != _checksum(body):
+        raise ValueError("it does not have the checksum that it says")
+
+
+def _check_name(name: str, save_id: str, where: str) -> None:
+    if not (_NAME.match(name) and _ID.match(save_id)):
+        raise UnsafePath(f"{where} names {name[:50]!r}/{save_id[:50]!r}, which no save is called")
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

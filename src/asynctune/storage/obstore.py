@@ -1,0 +1,364 @@
+"""Object stores (S3, GS, Azure and what speaks like them) through obstore.
+
+Its synchronous calls, from threads: its asynchronous ones can end the interpreter by SIGABRT at exit (0.12,
+CPython 3.11). And never in a child that was forked after a call: there they hang, so they are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+from asynctune.errors import CheckpointCorrupt, ConfigError, StorageDenied, StorageError
+from asynctune.secret import resolve
+from asynctune.storage.base import Entry, Timeouts, joined, plain_key
+from asynctune.storage.retries import Retries, Transient
+
+T = TypeVar("T")
+Page: TypeAlias = list[tuple[str, int]]
+
+_WHOLE = 8 << 20
+"""Files up to this size are sent in one request, larger ones in parts of it."""
+_RANGE = 8 << 20
+_PAGE = 1000
+_PART_RETRY_S = 20.0
+_RETRIED = frozenset({408, 409, 425, 429})
+_CREDENTIALS = ("AWS_", "GOOGLE_", "AZURE_", "MSI_", "IDENTITY_")
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
+
+
+class ObjectStorage:
+    """A prefix in a bucket.
+
+    The client is built when it is first needed, again when the credentials of the environment have
+    changed, and for every repeated attempt.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``gs://...``, ``az://...`` or ``abfs://...``.
+        options: What obstore calls the configuration of the store (``endpoint``, ``region``,
+            ``access_key_id``, ...), beside ``client_options``, a dict, and ``credential_provider``, a
+            function. A value may be a :class:`~asynctune.Secret`. What is not given comes from the usual
+            environment variables, such as ``AWS_ENDPOINT_URL``.
+        timeouts: Limits of time.
+
+    Raises:
+        ConfigError: The URL is none, or the extra ``cloud`` is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._bucket, self._prefix = _split(url)
+        self._options = dict(options or {})
+        self._client = _Client(self._bucket, self._options, timeouts or Timeouts())
+        self._retries = Retries(timeouts or Timeouts())
+
+    def __repr__(self) -> str:
+        return f"ObjectStorage({self.url!r})"  # the options may hold credentials
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.url, self._options, self._retries.timeouts)
+
+    @property
+    def url(self) -> str:
+        return joined(self._bucket, self._prefix)
+
+    def below(self, prefix: str) -> Self:
+        return self._copy(joined(self._prefix, plain_key(prefix, self.url)), self._retries)
+
+    def limited(self) -> Self:
+        return self._copy(self._prefix, self._retries.limited())
+
+    def upload(self, key: str, source: Path) -> None:
+        import obstore
+
+        size = source.stat().st_size
+        if size <= _WHOLE:
+            data = source.read_bytes()
+            self._call(
+                key, "PUT", lambda store, path: obstore.put(store, path, data, use_multipart=False)
+            )
+            return
+        self._call(
+            key, "PUT", lambda store, path: obstore.put(store, path, source, chunk_size=_WHOLE), parts=True
+        )  # fmt: skip
+
+    def create(self, key: str, data: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            self._call(
+                key, "PUT", lambda store, path: obstore.put(store, path, data, mode="create")
+            )
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def read(self, key: str, limit: int) -> bytes:
+        import obstore
+
+        def read(store: Any, path: str) -> bytes:
+            found = obstore.get(store, path)
+            size = found.meta["size"]
+            if size > limit:
+                raise StorageError(
+                    f"{self._named(key)} has {size} bytes; at most {limit} are wanted"
+                )
+            return bytes(found.bytes())
+
+        return self._call(key, "GET", read)
+
+    def download(self, key: str, target: Path, size: int) -> None:
+        import obstore
+
+        found = self._call(key, "HEAD", lambda store, path: obstore.head(store, path)["size"])
+        if found != size:
+            raise CheckpointCorrupt(f"{self._named(key)} has {found} bytes; {size} are wanted")
+        with target.open("xb") as file:
+            for start in range(0, size, _RANGE):
+                length = min(_RANGE, size - start)
+
+                def read(store: Any, path: str, start: int = start, length: int = length) -> bytes:
+                    return bytes(obstore.get_range(store, path, start=start, length=length))
+
+                data = self._call(key, "GET", read)
+                if len(data) != length:
+                    raise CheckpointCorrupt(f"{self._named(key)} was read short")
+                file.write(data)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
+        if prefix:
+            plain_key(prefix.rstrip("/"), self.url)
+        root = f"{self._prefix}/" if self._prefix else ""
+        while page := self._page_behind(prefix, after):
+            for path, size in page:
+                key = path.removeprefix(root)
+                # Nobody who lists is to be led round in circles by what a server says.
+                if key > after and key.startswith(prefix):
+                    yield Entry(key, size)
+            last = page[-1][0].removeprefix(root)
+            if len(page) < _PAGE or last <= after:
+                return
+            after = last
+
+    def delete(self, keys: Iterable[str]) -> None:
+        import obstore
+
+        rest = iter(keys)
+        while batch := [
+            joined(self._prefix, plain_key(key, self.url)) for key in islice(rest, _PAGE)
+        ]:
+            self._call("", "DELETE", lambda store, _: obstore.delete(store, batch))
+
+    def exists(self, key: str) -> bool:
+        import obstore
+
+        try:
+            self._call(key, "HEAD", obstore.head)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._retries.closed.set()
+
+    def _copy(self, prefix: str, retries: Retries) -> Self:
+        copied = object.__new__(type(self))
+        copied._bucket, copied._prefix = self._bucket, prefix
+        copied._options, copied._client, copied._retries = self._options, self._client, retries
+        return copied
+
+    def _page_behind(self, prefix: str, after: str) -> Page:
+        import obstore
+
+        path = joined(self._prefix, prefix) if self._prefix or prefix else None
+        offset = joined(self._prefix, after) if after else None
+
+        def read(store: Any, _: str) -> Page:
+            pages = obstore.list(store, path, offset=offset, chunk_size=_PAGE)
+            return [(found["path"], found["size"]) for found in next(iter(pages), [])]
+
+        return self._call(prefix, "LIST", read)
+
+    def _named(self, key: str) -> str:
+        return joined(self.url, key)
+
+    def _call(
+        self, key: str, verb: str, function: Callable[[Any, str], T], *, parts: bool = False
+    ) -> T:
+        path = joined(self._prefix, plain_key(key.rstrip("/"), self.url)) if key else self._prefix
+        what = f"{verb} {self._named(key)}"
+        refused = False
+
+        def attempt(left_s: float) -> T:
+            nonlocal refused
+            store = self._client.get(left_s, parts=parts)
+            try:
+                return function(store, path)
+            except Exception as exc:
+                again = self._client.forget()
+                error = _translated(exc, what)
+                if isinstance(error, StorageDenied) and again and not refused:
+                    refused = True  # the credentials were renewed since they were read
+                    raise Transient(str(error)) from exc
+                if error is exc:
+                    raise
+                raise error from exc
+
+        return self._retries.call(attempt, what)
+
+
+class _Client:
+    """obstore's client for one bucket, as fresh as its credentials; threads may share it."""
+
+    def __init__(self, bucket: str, options: dict[str, Any], timeouts: Timeouts) -> None:
+        self._bucket = bucket
+        self._options = options
+        self._timeouts = timeouts
+        self._built: dict[bool, Any] = {}
+        self._environment: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._pid = 0
+
+    def get(self, left_s: float, *, parts: bool) -> Any:
+        """Return a client whose requests end before ``left_s`` seconds have passed."""
+        environment = _credentials()
+        with self._lock:
+            if self._pid not in (0, os.getpid()):
+                raise StorageError(
+                    f"{self._bucket} was used before this process was forked, and cannot be used in it; "
+                    "start processes with 'spawn', or leave storage to the parent"
+                )
+            self._pid = os.getpid()
+            if environment != self._environment:
+                self._built.clear()
+                self._environment = environment
+            hurried = left_s < min(self._timeouts.read_s, self._timeouts.operation_s / 2)
+            client = None if hurried else self._built.get(parts)
+            if client is None:
+                client = self._build(min(left_s, self._timeouts.operation_s), parts=parts)
+                if not hurried:
+                    self._built[parts] = client
+            return client
+
+    def forget(self) -> bool:
+        """Build anew the next time; tell whether the credentials have changed since."""
+        with self._lock:
+            self._built.clear()
+            return _credentials() != self._environment or "credential_provider" in self._options
+
+    def _build(self, left_s: float, *, parts: bool) -> Any:
+        from obstore.store import from_url
+
+        config = dict(resolve(self._options))
+        client: dict[str, Any] = {
+            "connect_timeout": timedelta(seconds=min(self._timeouts.connect_s, left_s)),
+            "read_timeout": timedelta(seconds=min(self._timeouts.read_s, left_s)),
+            "timeout": timedelta(seconds=left_s),
+        } | dict(config.pop("client_options", {}))
+        others: dict[str, Any] = {}
+        if "credential_provider" in config:
+            others["credential_provider"] = config.pop("credential_provider")
+        endpoint = str(config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or "")
+        if endpoint.startswith("http://"):  # somebody has said so
+            client.setdefault("allow_http", True)
+        # One request is repeated by us, with new credentials. Of a large file it is the parts that are
+        # repeated, and only obstore knows them.
+        again: dict[str, Any] = {"max_retries": 0}
+        if parts:
+            again = {
+                "max_retries": 10,
+                "retry_timeout": timedelta(seconds=min(left_s, _PART_RETRY_S)),
+            }
+        try:
+            make: Any = (
+                from_url  # its overloads tell the kinds of stores apart; the URL does that here
+            )
+            return make(
+                self._bucket, config=config, client_options=client, retry_config=again, **others
+            )
+        except Exception as exc:
+            names = ", ".join(sorted(config)) or "none"
+            raise ConfigError(
+                f"storage_options (given: {names}) do not fit {self._bucket}: {_first_line(exc)}"
+            ) from exc
+
+
+def _again(
+    cls: type[ObjectStorage], url: str, options: dict[str, Any], timeouts: Timeouts
+) -> ObjectStorage:
+    return cls(url, options, timeouts=timeouts)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Split a URL into that of the bucket and the prefix in it."""
+    try:
+        import obstore as _  # noqa: F401 - whether it is there is the question
+    except ImportError as exc:
+        raise ConfigError(
+            f"{url!r} needs the extra 'cloud': pip install 'asynctune[cloud]'"
+        ) from exc
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"a {parts.scheme}:// URL has credentials in it; leave them to the environment, or to "
+            "storage_options"
+        )
+    prefix = parts.path.strip("/")
+    if not parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{url!r} is no place in a bucket; {parts.scheme}://bucket/path is wanted"
+        )
+    if prefix:
+        plain_key(prefix, url)
+    return f"{parts.scheme}://{parts.netloc}", prefix
+
+
+def _credentials() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(_CREDENTIALS)}
+
+
+def _translated(error: Exception, what: str) -> Exception:
+    """Say in our terms what obstore has raised."""
+    from obstore import exceptions
+
+    if isinstance(error, FileNotFoundError | exceptions.AlreadyExistsError | StorageError):
+        return error
+    text = str(error)
+    found = _STATUS.search(text)
+    status = int(found[1]) if found else 0
+    code = _CODE.search(text)
+    answer = f"{status}{f' {code[1]}' if code else ''}"
+    denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
+    if denied or status in (401, 403):
+        return StorageDenied(
+            f"{what} was refused ({answer}); see that the credentials are right and may do this"
+        )
+    if 400 <= status < 500 and status not in _RETRIED:
+        return StorageError(f"{what} failed: the server answered {answer}")
+    if isinstance(error, exceptions.BaseError):
+        if "kind: Builder" in text:
+            return StorageError(f"{what} cannot be sent: {_first_line(error)}; see storage_options")
+        if "kind: Timeout" in text:
+            return Transient("the server did not answer in time")
+        if "kind: Connect" in text:
+            return Transient("no connection could be made")
+        return Transient(f"the server answered {answer}" if status else _first_line(error))
+    return StorageError(f"{what} failed: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:300]

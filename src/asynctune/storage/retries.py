@@ -1,0 +1,81 @@
+"""Trying again: full jitter, inside one limit of time."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from asynctune.errors import StorageError, StorageTimeout
+from asynctune.storage.base import Timeouts
+
+T = TypeVar("T")
+
+_FIRST_S = 0.1
+_LONGEST_S = 10.0
+
+
+class Transient(Exception):
+    """What failed may work if it is tried again."""
+
+
+class Retries:
+    """Calls a function until it works, or its time is over.
+
+    Between two attempts it waits for a random time between zero and a bound that doubles ("full jitter":
+    Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that many clients that failed
+    together do not come back together.
+
+    Args:
+        timeouts: How long all attempts together may take.
+        deadline: When they have to be over at the latest, by ``time.monotonic()``.
+        closed: Set when nothing is to be tried again.
+    """
+
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        deadline: float | None = None,
+        closed: threading.Event | None = None,
+    ) -> None:
+        self.timeouts = timeouts
+        self.deadline = deadline
+        self.closed = closed or threading.Event()
+
+    def limited(self) -> Retries:
+        """Return the same with one deadline for all calls."""
+        deadline = self.deadline or time.monotonic() + self.timeouts.operation_s
+        return Retries(self.timeouts, deadline, self.closed)
+
+    def call(self, function: Callable[[float], T], what: str) -> T:
+        """Call until it works.
+
+        Args:
+            function: Is given how many seconds are left; raises :class:`Transient` to be called again.
+            what: What it does and where, as the subject of a sentence.
+
+        Raises:
+            StorageTimeout: It has not worked in time; what happened last is the cause.
+            StorageError: This was closed meanwhile.
+        """
+        deadline = time.monotonic() + self.timeouts.operation_s
+        if self.deadline is not None:
+            deadline = min(deadline, self.deadline)
+        bound, attempts = _FIRST_S, 0
+        while True:
+            attempts += 1
+            try:
+                return function(max(0.001, deadline - time.monotonic()))
+            except Transient as exc:
+                delay = random.uniform(0.0, bound)
+                bound = min(2.0 * bound, _LONGEST_S)
+                if time.monotonic() + delay >= deadline:
+                    times = f"{attempts} attempt" + "s" * (attempts > 1)
+                    raise StorageTimeout(
+                        f"{what} did not succeed within {self.timeouts.operation_s:g} s, in {times}; "
+                        f"the last time: {exc}"
+                    ) from exc.__cause__
+                if self.closed.wait(delay):
+                    raise StorageError(f"{what} was given up: {exc}") from exc.__cause__

@@ -1,0 +1,77 @@
+"""From a URL, a path or a storage object to the storage that it means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from asynctune.errors import ConfigError
+from asynctune.storage.base import Storage, Timeouts
+from asynctune.storage.local import LocalStorage
+from asynctune.storage.obstore import ObjectStorage
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_CLOUD = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
+_LIMITS = {
+    "connect_timeout_s": "connect_s",
+    "read_timeout_s": "read_s",
+    "operation_timeout_s": "operation_s",
+}
+
+
+def is_url(where: Any) -> bool:
+    """Tell whether a text begins like a URL."""
+    return isinstance(where, str) and _SCHEME.match(where) is not None
+
+
+def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storage:
+    """Return the storage at a place. Nothing is read or written yet.
+
+    Args:
+        where: A URL (``s3://``, ``gs://``, ``az://``, ``file://``), a directory, or a storage object.
+        options: ``connect_timeout_s`` (5), ``read_timeout_s`` (30) and ``operation_timeout_s`` (300);
+            all else is for the object store, see :class:`~asynctune.storage.ObjectStorage`.
+
+    Raises:
+        ConfigError: It is none of these, or the options do not fit.
+    """
+    rest = dict(options or {})
+    limits = {name: rest.pop(key) for key, name in _LIMITS.items() if key in rest}
+    timeouts = Timeouts(**limits)
+    if isinstance(where, Storage):
+        if options:
+            raise ConfigError(f"{where!r} has its own options; give none beside it")
+        return where
+    if not isinstance(where, str | os.PathLike):
+        raise ConfigError(
+            f"{where!r} is no place to store something; a URL such as 's3://bucket/path', a directory "
+            "or a storage object is wanted (a file system of fsspec as "
+            "asynctune.storage.FsspecStorage(filesystem, path, single_writer=True))"
+        )
+    text = os.fspath(where)
+    found = _SCHEME.match(text)
+    if found and found[1] in _CLOUD:
+        return ObjectStorage(text, rest, timeouts=timeouts)
+    if rest:
+        raise ConfigError(f"{text!r} is a directory, which has no option {min(rest)!r}")
+    if not found:
+        return LocalStorage(os.path.expanduser(text))
+    if found[1] == "file":
+        return LocalStorage(path_of(text))
+    known = ", ".join(f"{scheme}://" for scheme in (*_CLOUD, "file"))
+    raise ConfigError(f"{text!r} is a URL of an unknown kind; known are {known}")
+
+
+def path_of(url: str) -> str:
+    """Return the path of a ``file://`` URL.
+
+    Raises:
+        ConfigError: It names another machine, or no absolute path.
+    """
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise ConfigError(f"{url!r} is no file of this machine; file:///path is wanted")
+    return os.path.abspath(unquote(parts.path))

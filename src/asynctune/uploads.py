@@ -1,0 +1,346 @@
+"""Uploads in the background: training never waits for one."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from asynctune import events as ev
+from asynctune.durable import DurableTrainable
+from asynctune.errors import Fenced, StorageError
+from asynctune.journal import Follower, Journal
+from asynctune.lanes import Lane, UploadStats
+from asynctune.mirror import Mirror, Stored
+from asynctune.notices import warn
+from asynctune.opening import Opened
+from asynctune.options import Plan
+from asynctune.progress.terminal import say, say_nothing
+from asynctune.segments import read_new
+from asynctune.state import ExperimentState
+from asynctune.trainable import Trainable
+
+_T = TypeVar("_T")
+
+_AT_ONCE = 4
+_RESULTS_EVERY = 12
+"""Intervals between two uploads of what a running trial logs; the rows themselves are in the journal."""
+_JOURNAL = "journal"
+
+
+class Uploads:
+    """Uploads what a run writes: its journal at short intervals, checkpoints and results as they come.
+
+    Of a trial, at most one checkpoint is on its way and one waits; a newer one takes the place of the one
+    that waits, which is counted. So the last of a trial is never passed over. What fails is tried again at
+    the next interval; what fails after the end of the run is not there, and the run says so.
+
+    Args:
+        mirror: The place.
+        journal: The journal of the run.
+        state: Its state.
+        plan: What the run does.
+        itself: Whether the trainable uploads its checkpoints itself.
+        say: Told what people should know.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        journal: Journal,
+        state: ExperimentState[Any],
+        plan: Plan,
+        *,
+        itself: bool,
+        say: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._mirror = mirror
+        self._journal = journal
+        self._state = state
+        self._directory = plan.directory
+        self._interval_s = plan.upload_interval_s
+        self._itself = itself
+        self._say = say
+        self._lanes: dict[str, Lane] = {}
+        self._failed: dict[str, StorageError] = {}
+        self._committed = self._skipped = 0
+        self._watched = False
+        self._closing = anyio.Event()
+        self._changed = anyio.Event()
+        self._drain = anyio.CancelScope(shield=True)
+        self._limiter = anyio.CapacityLimiter(_AT_ONCE + 1)
+        self._send, self._receive = anyio.create_memory_object_stream[str](math.inf)
+
+    @classmethod
+    def of(
+        cls, plan: Plan, trainable: type[Trainable], opened: Opened, state: ExperimentState[Any]
+    ) -> Uploads | None:
+        """Return the uploads of an experiment, None if it is kept nowhere but here."""
+        if opened.mirror is None:
+            return None
+        return cls(
+            opened.mirror,
+            opened.journal,
+            state,
+            plan,
+            itself=issubclass(trainable, DurableTrainable),
+            say=say if plan.options.verbose else say_nothing,
+        )
+
+    @property
+    def stats(self) -> UploadStats:
+        """How far they have come."""
+        error = next(iter(self._failed.values()), None)
+        return UploadStats(
+            url=self._mirror.url,
+            committed=self._committed,
+            skipped=self._skipped,
+            waiting=sum(lane.waiting for lane in self._lanes.values()),
+            journal_bytes=self._mirror.segments.end,
+            error=str(error) if error is not None else None,
+        )
+
+    def hurry(self, seconds: float) -> None:
+        """Let what is left at the end of the run take so long at most."""
+        self._drain.deadline = min(self._drain.deadline, anyio.current_time() + seconds)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Upload while the block runs, and then what is left.
+
+        Raises:
+            ExperimentLocked: Another driver has taken the experiment over; this ends the block.
+            Fenced: Likewise, of one of its trials.
+            StorageError: Not all could be uploaded; it is all in the local directory.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, self._journal.follow_on())
+                tasks.start_soon(self._send_journal)
+                for _ in range(_AT_ONCE):
+                    tasks.start_soon(self._work)
+                self._catch_up()
+                try:
+                    yield
+                finally:
+                    try:
+                        if not tasks.cancel_scope.cancel_called:  # else one of ours has failed
+                            await self._finish()
+                    finally:
+                        tasks.cancel_scope.cancel()
+        finally:
+            self._mirror.close()
+            self._send.close()
+            self._receive.close()
+        if not self._is_complete:
+            raise self._incomplete()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    async def _finish(self) -> None:
+        with self._drain:
+            self._failed.clear()
+            self._closing.set()
+            if (waiting := self.stats.waiting) > 0:
+                await self._say(f"waiting for {waiting} checkpoints to be uploaded")
+            while self._journal.ended and not self._watched:
+                await self._changed.wait()
+            for trial_id, lane in self._lanes.items():
+                lane.results = True
+                self._queue(trial_id)
+            while not (self._is_complete or self._gave_up):
+                await self._changed.wait()
+            await self._say(f"uploads: {self.stats}")
+
+    @property
+    def _is_complete(self) -> bool:
+        behind = self._mirror.segments.end < self._journal.shown_end
+        return not (behind or self._failed) and all(lane.is_idle for lane in self._lanes.values())
+
+    @property
+    def _gave_up(self) -> bool:
+        return bool(self._failed) and not any(lane.busy for lane in self._lanes.values())
+
+    def _incomplete(self) -> StorageError:
+        cause = next(iter(self._failed.values()), None)
+        kind = type(cause) if cause is not None else StorageError
+        error = kind(
+            f"not everything could be uploaded to {self.stats}. All of it is in {self._directory}; resume "
+            "the experiment there to upload the rest"
+        )
+        error.__cause__ = cause
+        return error
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    async def _watch(self, events: Follower) -> None:
+        async for event in events:
+            match event:
+                case ev.Checkpointed() if self._itself:
+                    self._committed += 1
+                case ev.Checkpointed():
+                    self._offer(event.trial_id, event.path)
+                case ev.Exploited() if not self._itself:
+                    owner = event.checkpoint.partition("/")[0]
+                    self._lane(owner).wanted.append(self._path(event.checkpoint))
+                    self._queue(owner)
+                case ev.CheckpointDropped() if not self._itself:
+                    self._lane(event.trial_id).dropped.append(self._path(event.path))
+                    self._queue(event.trial_id)
+                case ev.TrialEnded() | ev.TrialPaused():
+                    self._lane(
+                        event.trial_id
+                    ).results = True  # at the next interval: logs lag a little
+                case ev.TrialAdded() | ev.TrialStarted():
+                    self._lane(event.trial_id)
+                case _:
+                    pass
+        self._watched = True
+        self._notify()
+
+    def _catch_up(self) -> None:
+        """Look after what earlier drivers may have left: the newest checkpoint of each trial, and logs."""
+        for trial in self._state.trials.values():
+            if trial.status.is_final and trial.checkpoint is None:
+                continue
+            lane = self._lane(trial.trial_id)
+            lane.results = not trial.status.is_final
+            if trial.checkpoint is not None and not self._itself:
+                owner = trial.stored_path(trial.checkpoint.path).partition("/")[0]
+                if self._mirror.is_here(trial.checkpoint.path):
+                    self._lane(owner).wanted.append(trial.checkpoint.path)
+                    self._queue(owner)
+
+    def _offer(self, trial_id: str, path: str) -> None:
+        lane = self._lane(trial_id)
+        self._skipped += lane.newest is not None
+        lane.newest = self._path(path)
+        self._queue(trial_id)
+
+    def _path(self, stored: str) -> str:
+        return os.path.join(self._directory, stored)
+
+    def _lane(self, trial_id: str) -> Lane:
+        return self._lanes.setdefault(trial_id, Lane())
+
+    def _queue(self, trial_id: str) -> None:
+        lane = self._lanes[trial_id]
+        if not lane.queued:
+            lane.queued = True
+            self._send.send_nowait(trial_id)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # -- the work ---------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        async for trial_id in self._receive:
+            lane = self._lanes[trial_id]
+            lane.queued = False
+            if lane.busy:  # who works on it looks again before it leaves
+                continue
+            lane.busy = True
+            try:
+                await self._empty(trial_id, lane)
+            except StorageError as exc:
+                if isinstance(exc, Fenced):
+                    raise
+                await self._take_note(trial_id, exc)
+            finally:
+                lane.busy = False
+                self._notify()
+
+    async def _empty(self, trial_id: str, lane: Lane) -> None:
+        """Do what there is to do for a trial."""
+        # Once something has failed after the end of the run, nothing more is begun.
+        while not (self._closing.is_set() and self._failed):
+            if lane.wanted:
+                stored = await self._in_thread(
+                    partial(self._mirror.store, look_first=True), lane.wanted[0]
+                )
+                del lane.wanted[0]
+                self._committed += stored is Stored.COMMITTED
+            elif lane.newest is not None:
+                await self._send_newest(lane)
+            elif lane.dropped:
+                if not lane.is_behind:
+                    await self._in_thread(self._mirror.delete, lane.dropped[0])
+                del lane.dropped[0]
+            elif lane.results:
+                lane.results = False
+                await self._send_results(trial_id, lane)
+            else:
+                self._failed.pop(trial_id, None)
+                return
+
+    async def _send_newest(self, lane: Lane) -> None:
+        path = lane.take_newest()
+        try:
+            stored = await self._in_thread(self._mirror.store, path)
+        except StorageError:
+            if lane.newest is None:
+                lane.newest = path
+            else:
+                self._skipped += 1
+            raise
+        self._committed += stored is Stored.COMMITTED
+        # Dropped before it was linked: one that came after it is on its way here.
+        lane.is_behind = stored is Stored.GONE
+        self._skipped += lane.is_behind
+
+    async def _send_results(self, trial_id: str, lane: Lane) -> None:
+        trial = self._state.trials[trial_id]
+        exported, final = list(trial.exported.values()), trial.status.is_final
+        try:
+            await self._in_thread(self._mirror.send_files, trial_id, exported, final)
+        except StorageError:
+            lane.results = True
+            raise
+        if final and lane.is_done:
+            self._mirror.forget(trial_id)
+
+    async def _send_journal(self) -> None:
+        """Upload the journal at short intervals, and at the end; look after what is to be tried again."""
+        ticks = 0
+        while True:
+            with anyio.move_on_after(self._interval_s):
+                await self._closing.wait()
+            is_last = self._closing.is_set()
+            try:
+                while self._mirror.segments.end < self._journal.shown_end:
+                    await self._in_thread(self._send_segment, self._journal.shown_end)
+                self._failed.pop(_JOURNAL, None)
+            except StorageError as exc:
+                await self._take_note(_JOURNAL, exc)
+            self._notify()
+            if is_last:
+                return
+            ticks += 1
+            for trial_id, lane in self._lanes.items():
+                if ticks % _RESULTS_EVERY == 0 and not self._state.trials[trial_id].status.is_final:
+                    lane.results = True
+                if not lane.is_idle:
+                    self._queue(trial_id)
+
+    def _send_segment(self, end: int) -> None:
+        segments = self._mirror.segments
+        segments.append(read_new(self._journal.path, segments.end, end))
+
+    async def _take_note(self, what: str, error: StorageError) -> None:
+        is_first = not self._failed
+        self._failed[what] = error
+        if is_first and not self._closing.is_set():
+            await warn("an upload failed and is tried again; training goes on: %s", error)
+
+    async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        return await anyio.to_thread.run_sync(
+            function, *args, limiter=self._limiter, abandon_on_cancel=True
+        )
