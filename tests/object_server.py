@@ -88,54 +88,34 @@ def object_server(directory: Path, *, signed: bool = True) -> Iterator[ObjectSer
 
 def _wait_until_ready(server: ObjectServer, process: subprocess.Popen[bytes], log: Path) -> None:
     """An open port is not readiness: it is when it stores something."""
-    import obstore
-    from obstore.store import S3Store
 
     deadline = time.monotonic() + _START_S
-    while True:
-        try:
-            _make_bucket(server)
-            store = S3Store(
-                "bucket",
-                config={"skip_signature": True} | _plain(server.options())
-                if not server.signed
-                else _plain(server.options()),
-                client_options={"allow_http": True, "timeout": "5s"},
-                retry_config={"max_retries": 0},
-            )
-            obstore.put(store, "ready", b"yes")
-            obstore.delete(store, "ready")
-            return
-        except Exception:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}") from None
-            time.sleep(0.1)  # nothing tells when it is ready
+    while not _stores(server):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.1)  # nothing tells when it is ready
 
 
-def _plain(options: dict[str, object]) -> dict[str, object]:
-    return dict(options)
-
-
-def _make_bucket(server: ObjectServer) -> None:
-    """Create the bucket, through the server's own shell-free interface: a signed PUT of its name."""
+def _stores(server: ObjectServer) -> bool:
+    """Tell whether the server stores an object; where requests are signed, that makes its bucket."""
+    import obstore
     from obstore.store import S3Store
 
-    config = _plain(server.options())
-    if not server.signed:
-        request = urllib.request.Request(f"{server.url}/bucket", method="PUT")
-        with contextlib.suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(request, timeout=5).close()
-        return
-    import obstore
-
-    # A presigned URL signs what obstore has no call for.
-    store = S3Store("bucket", config=config, client_options={"allow_http": True})
-    from datetime import timedelta
-
-    url = obstore.sign(store, "PUT", "", timedelta(minutes=5))
-    request = urllib.request.Request(url, method="PUT")
-    with contextlib.suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(request, timeout=5).close()
+    config = server.options() | ({} if server.signed else {"skip_signature": True})
+    options = {"allow_http": True, "timeout": "5s"}
+    store = S3Store(
+        "bucket", config=config, client_options=options, retry_config={"max_retries": 0}
+    )
+    try:
+        if not server.signed:
+            request = urllib.request.Request(f"{server.url}/bucket", method="PUT")
+            with contextlib.suppress(urllib.error.HTTPError):  # it is there already
+                urllib.request.urlopen(request, timeout=5).close()
+        obstore.put(store, "ready", b"yes")
+        obstore.delete(store, "ready")
+    except Exception:
+        return False
+    return True
 
 
 def _weed() -> str:

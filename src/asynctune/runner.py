@@ -204,6 +204,8 @@ class Runner:
                 await self._run()
         except BaseExceptionGroup as group:
             raise only(group) from None
+        finally:
+            self.is_ready.set()  # also when it never came to begin
 
     async def _run(self) -> None:
         error: BaseException | None = None

@@ -213,9 +213,8 @@ class Uploads:
             lane.results = not trial.status.is_final
             if trial.checkpoint is not None and not self._itself:
                 owner = trial.stored_path(trial.checkpoint.path).partition("/")[0]
-                if self._mirror.is_here(trial.checkpoint.path):
-                    self._lane(owner).wanted.append(trial.checkpoint.path)
-                    self._queue(owner)
+                self._lane(owner).wanted.append(trial.checkpoint.path)
+                self._queue(owner)
 
     def _offer(self, trial_id: str, path: str) -> None:
         lane = self._lane(trial_id)

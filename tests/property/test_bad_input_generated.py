@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import shutil
 from collections import Counter
@@ -41,11 +42,16 @@ async def attempt(call: Call) -> Exception | None:
         arguments = {"verbose": 0}
         if call.where in pools:
             arguments["executor"] = await stack.enter_async_context(pools[call.where]())
+        trainable = None
         try:
             arguments |= {name: made(value) for name, value in call.arguments.items()}
-            await tune.run(arguments.pop("trainable"), **arguments)
+            trainable = arguments.pop("trainable")
+            await tune.run(trainable, **arguments)
         except Exception as exc:
             return exc
+        finally:
+            if inspect.iscoroutine(trainable):  # it is the caller's, who is the one to close it
+                trainable.close()
     return None
 
 

@@ -35,17 +35,17 @@ class Timeouts:
     """How long storage may take, in seconds.
 
     Args:
-        connect_s: Until a connection stands.
-        read_s: Until the next bytes of an answer are there, the sending of a part included.
-        operation_s: One call with all its retries.
+        connect_timeout_s: Until a connection stands.
+        read_timeout_s: Until the next bytes of an answer are there, the sending of a part included.
+        operation_timeout_s: One call with all its retries.
     """
 
-    connect_s: float = 5.0
-    read_s: float = 30.0
-    operation_s: float = 300.0
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0
+    operation_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("connect_s", "read_s", "operation_s"):
+        for name in ("connect_timeout_s", "read_timeout_s", "operation_timeout_s"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 < value < math.inf):

@@ -246,10 +246,12 @@ class _Client:
             if environment != self._environment:
                 self._built.clear()
                 self._environment = environment
-            hurried = left_s < min(self._timeouts.read_s, self._timeouts.operation_s / 2)
+            hurried = left_s < min(
+                self._timeouts.read_timeout_s, self._timeouts.operation_timeout_s / 2
+            )
             client = None if hurried else self._built.get(parts)
             if client is None:
-                client = self._build(min(left_s, self._timeouts.operation_s), parts=parts)
+                client = self._build(min(left_s, self._timeouts.operation_timeout_s), parts=parts)
                 if not hurried:
                     self._built[parts] = client
             return client
@@ -265,8 +267,8 @@ class _Client:
 
         config = dict(resolve(self._options))
         client: dict[str, Any] = {
-            "connect_timeout": timedelta(seconds=min(self._timeouts.connect_s, left_s)),
-            "read_timeout": timedelta(seconds=min(self._timeouts.read_s, left_s)),
+            "connect_timeout": timedelta(seconds=min(self._timeouts.connect_timeout_s, left_s)),
+            "read_timeout": timedelta(seconds=min(self._timeouts.read_timeout_s, left_s)),
             "timeout": timedelta(seconds=left_s),
         } | dict(config.pop("client_options", {}))
         others: dict[str, Any] = {}

@@ -46,7 +46,7 @@ class Retries:
 
     def limited(self) -> Retries:
         """Return the same with one deadline for all calls."""
-        deadline = self.deadline or time.monotonic() + self.timeouts.operation_s
+        deadline = self.deadline or time.monotonic() + self.timeouts.operation_timeout_s
         return Retries(self.timeouts, deadline, self.closed)
 
     def call(self, function: Callable[[float], T], what: str) -> T:
@@ -60,7 +60,7 @@ class Retries:
             StorageTimeout: It has not worked in time; what happened last is the cause.
             StorageError: This was closed meanwhile.
         """
-        deadline = time.monotonic() + self.timeouts.operation_s
+        deadline = time.monotonic() + self.timeouts.operation_timeout_s
         if self.deadline is not None:
             deadline = min(deadline, self.deadline)
         bound, attempts = _FIRST_S, 0
@@ -73,9 +73,9 @@ class Retries:
                 bound = min(2.0 * bound, _LONGEST_S)
                 if time.monotonic() + delay >= deadline:
                     times = f"{attempts} attempt" + "s" * (attempts > 1)
+                    limit = self.timeouts.operation_timeout_s
                     raise StorageTimeout(
-                        f"{what} did not succeed within {self.timeouts.operation_s:g} s, in {times}; "
-                        f"the last time: {exc}"
+                        f"{what} did not succeed within {limit:g} s, in {times}; the last time: {exc}"
                     ) from exc.__cause__
                 if self.closed.wait(delay):
                     raise StorageError(f"{what} was given up: {exc}") from exc.__cause__

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from asynctune.blame import about
 from asynctune.errors import ConfigError
 from asynctune.storage.base import Storage, Timeouts
 from asynctune.storage.local import LocalStorage
@@ -15,11 +17,7 @@ from asynctune.storage.obstore import ObjectStorage
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _CLOUD = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
-_LIMITS = {
-    "connect_timeout_s": "connect_s",
-    "read_timeout_s": "read_s",
-    "operation_timeout_s": "operation_s",
-}
+_LIMITS = tuple(field.name for field in fields(Timeouts))
 
 
 def is_url(where: Any) -> bool:
@@ -39,8 +37,11 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
         ConfigError: It is none of these, or the options do not fit.
     """
     rest = dict(options or {})
-    limits = {name: rest.pop(key) for key, name in _LIMITS.items() if key in rest}
-    timeouts = Timeouts(**limits)
+    if not all(isinstance(name, str) for name in rest):
+        raise ConfigError(f"the names of storage_options are strings; {list(rest)!r} are given")
+    limits = {name: rest.pop(name) for name in _LIMITS if name in rest}
+    with about("storage_options"):
+        timeouts = Timeouts(**limits)
     if isinstance(where, Storage):
         if options:
             raise ConfigError(f"{where!r} has its own options; give none beside it")
@@ -52,11 +53,16 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
             "asynctune.storage.FsspecStorage(filesystem, path, single_writer=True))"
         )
     text = os.fspath(where)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(
+            f"{text!r} is no place to store something; a URL or a directory is wanted"
+        )
+    os.fsencode(text)  # a name that the system cannot have raises here
     found = _SCHEME.match(text)
     if found and found[1] in _CLOUD:
         return ObjectStorage(text, rest, timeouts=timeouts)
     if rest:
-        raise ConfigError(f"{text!r} is a directory, which has no option {min(rest)!r}")
+        raise ConfigError(f"storage_options has {min(rest)!r}, for which {text!r} has no use")
     if not found:
         return LocalStorage(os.path.expanduser(text))
     if found[1] == "file":
