@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -27,7 +27,9 @@ from blockbuster import BlockBuster, BlockBusterFunction
 from hypothesis import settings
 
 import asynctune
-from object_server import ObjectServer, object_server
+
+if TYPE_CHECKING:
+    from object_server import ObjectServer
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("asynctune", deadline=None)
@@ -305,6 +307,8 @@ def _nearest_of_asynctune(function: BlockBusterFunction) -> FrameType | None:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
     """A real S3 server on loopback, with the bucket ``bucket``."""
+    from object_server import object_server  # not there where this file is copied to
+
     with object_server(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
 
@@ -312,5 +316,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer
 @pytest.fixture(scope="session")
 def anonymous_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
     """The same without signatures, which is also enough of GS for obstore's client."""
+    from object_server import object_server
+
     with object_server(tmp_path_factory.mktemp("anonymous"), signed=False) as server:
         yield server

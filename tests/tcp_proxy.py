@@ -39,6 +39,8 @@ class TcpProxy:
     Attributes:
         port: Where it listens.
         counts: How often each fault struck.
+        watch: Told how many bytes have come from a client, before they are passed on.
+        on_error: Called before a 503 is answered.
     """
 
     def __init__(self, target: int, faults: Faults, seed: int = 0) -> None:
@@ -51,6 +53,7 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.counts = {"passed": 0, "error": 0, "cut": 0, "stall": 0, "frozen": 0}
+        self.watch = self.on_error = lambda size: None
         self._start(self._accept)
 
     def close(self) -> None:
@@ -92,20 +95,28 @@ class TcpProxy:
                 self._count("stall")
             if fate == "error":
                 self._read_head(client)
+                self.on_error(0)
                 client.sendall(_ERROR)
                 return
             budget = self._random.randrange(1, faults.cut_after) if fate == "cut" else None
             with socket.create_connection(("127.0.0.1", self._target)) as server:
                 self._open.add(server)
-                self._start(self._pump, server, client, None, False)
-                self._pump(client, server, budget, stall)
+                self._start(self._pump, server, client, None, False, False)
+                self._pump(client, server, budget, stall, True)
 
     def _pump(
-        self, source: socket.socket, sink: socket.socket, budget: int | None, stall: bool
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        budget: int | None,
+        stall: bool,
+        watched: bool,
     ) -> None:
         faults = self.faults
         with contextlib.suppress(OSError):
             while data := source.recv(faults.rate // 10 if faults.rate else 1 << 16):
+                if watched:
+                    self.watch(len(data))
                 if stall:
                     self._ended.wait(faults.stall_s)
                     stall = False

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
+from asynctune.durable import DurableTrainable
 from asynctune.errors import (
     CheckpointCorrupt,
     ConfigError,
@@ -204,6 +205,7 @@ class Checkpointing:
             run.record(ev.CheckpointDropped(trial.trial_id, trial.stored_path(old.path)))
         if surplus:
             await run.journal.synced()
+        if not self._is_kept_elsewhere:
             with self._limit("delete_checkpoint"):
                 for old in surplus:
                     await self._delete(actor, old)
@@ -218,6 +220,12 @@ class Checkpointing:
     @property
     def _is_function(self) -> bool:
         return issubclass(self._run.shipment.cls, FunctionTrainable)
+
+    @property
+    def _is_kept_elsewhere(self) -> bool:
+        """Whether checkpoints are removed by the uploads, when the journal there says they may be."""
+        durable = issubclass(self._run.shipment.cls, DurableTrainable)
+        return durable and self._run.mirror is not None
 
     @contextmanager
     def _limit(self, hook: str) -> Iterator[None]:

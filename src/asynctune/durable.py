@@ -11,7 +11,8 @@ from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, ConfigError
 from asynctune.hosting import host
 from asynctune.storage import Storage, open_storage
-from asynctune.storage.commits import Commits, Writer
+from asynctune.storage.commits import Commits
+from asynctune.storage.records import Writer
 from asynctune.trainable import Trainable
 
 

@@ -22,7 +22,8 @@ from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, StorageError
 from asynctune.segments import Segments
 from asynctune.storage import Storage
-from asynctune.storage.commits import Commit, Commits, RemoteDir, Writer
+from asynctune.storage.commits import Commits, RemoteDir
+from asynctune.storage.records import Commit, Writer
 
 LINKS = ".uploads"
 _SMALL = 8 << 20
@@ -108,9 +109,10 @@ class Mirror:
         return Stored.COMMITTED
 
     def delete(self, path: str) -> None:
-        """Remove a checkpoint there."""
+        """Remove a checkpoint there, and here if it is."""
         trial_id, name, _ = self._parts(path)
         self._commits_of(trial_id).delete(name)
+        _checkpoint.delete(path)
 
     def is_here(self, path: str) -> bool:
         """Tell whether the checkpoint of a path has a local copy."""
@@ -158,6 +160,10 @@ class Mirror:
                 if (trial_id, commit.name) in known:
                     return known[trial_id, commit.name]
         return None
+
+    def retain(self, trial_id: str, paths: Iterable[str]) -> None:
+        """Remove the checkpoints of a trial that no journal knows: its driver died at them."""
+        self._commits_of(trial_id).retain({self._parts(path)[1] for path in paths})
 
     # -- results ----------------------------------------------------------------------------------
 

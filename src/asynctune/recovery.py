@@ -13,28 +13,29 @@ from asynctune.trial import Trial
 def recovered(past: Past, trials: Iterable[Trial], mirror: Mirror) -> Iterator[ev.Event]:
     """Yield what is to be written down, so that trials go on from what there is. Blocks for a while.
 
-    Of a trial whose checkpoints are all neither here nor there, the journal forgets them. What it had
-    forgotten itself, because a newer one was there then, counts again if it is still in the storage.
+    What was committed there and no journal knows is removed. Of a trial whose checkpoints are all neither
+    here nor there, the journal forgets them. What it had forgotten itself, because a newer one was there
+    then, counts again if it is still in the storage.
 
     Args:
         past: What earlier drivers left.
         trials: The trials that may go on.
         mirror: The remote side.
     """
-    lost = {
-        trial.trial_id: trial
-        for trial in trials
-        if trial.checkpoints and not any(mirror.has(c.path) for c in reversed(trial.checkpoints))
-    }
-    if not lost:
-        return
-    saved: dict[str, dict[str, ev.Checkpointed]] = {trial_id: {} for trial_id in lost}
+    trials = list(trials)
+    saved: dict[str, list[ev.Checkpointed]] = {trial.trial_id: [] for trial in trials}
     for _, event in past.stored.events():
-        if isinstance(event, ev.Checkpointed) and event.trial_id in lost:
-            saved[event.trial_id][lost[event.trial_id].path_of(event.path)] = event
-    for trial_id, trial in lost.items():
+        if isinstance(event, ev.Checkpointed) and event.trial_id in saved:
+            saved[event.trial_id].append(event)
+    for trial in trials:
+        known = {trial.path_of(event.path): event for event in saved[trial.trial_id]}
+        mirror.retain(trial.trial_id, known)
+        if not trial.checkpoints or any(mirror.has(c.path) for c in reversed(trial.checkpoints)):
+            continue
         for checkpoint in trial.checkpoints:
-            yield ev.CheckpointDropped(trial_id, trial.stored_path(checkpoint.path))
-        path = mirror.newest(trial_id, saved[trial_id])
+            yield ev.CheckpointDropped(trial.trial_id, trial.stored_path(checkpoint.path))
+        # One of another line, that the trial has begun anew since, is none to go on from.
+        usable = {path: event for path, event in known.items() if trial.has_row(event.sequence)}
+        path = mirror.newest(trial.trial_id, usable)
         if path is not None:
-            yield saved[trial_id][path]
+            yield usable[path]

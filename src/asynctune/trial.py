@@ -115,8 +115,7 @@ class Trial:
         stop_reason: Why it ended, or None while it has not.
         num_failures: How many attempts failed.
         num_forgiven: How many of them lie before a resume that took the failed trial up again.
-        attempt: How many attempts came before the current one, those that failed and those that a
-            driver left.
+        attempt: How many attempts came before the current one, also those that a driver left.
         resources: What it asks for.
         exported: What ``export_model`` wrote, format -> path.
     """
@@ -206,8 +205,7 @@ class Trial:
     def results(self) -> list[Row]:
         """Every row that counts, read from the journal: after a retry no iteration comes twice.
 
-        A row that a retry or a resume has to repeat stays until it is repeated, or the trial has come to
-        its own end without it: what was shown once is not missing because something was cut short.
+        A row that has to be repeated stays until it is, or the trial has come to its own end without it.
         """
         return self._read_rows([*self._places, *self._shown])
 
@@ -230,6 +228,10 @@ class Trial:
     def next_sequence(self) -> int:
         """The number of the next row."""
         return self._next_sequence
+
+    def has_row(self, number: int) -> bool:
+        """Tell whether the row of a number counts; -1 stands for the beginning."""
+        return number == -1 or number in self._sequences
 
     def results_to(self, sequence: int) -> list[Row]:
         """Return the rows that count up to a number, included."""
@@ -267,8 +269,8 @@ class Trial:
         if copied._places and copied._places[-1] >= before:
             known = bisect_left(copied._places, before)
             del copied._sequences[known:], copied._places[known:]
-            rows = self._read_rows([*copied._places, *copied._shown][-1:])
-            copied.last_result = rows[0] if rows else {}
+            rows = self._read_rows([*copied._places, *copied._shown][-1:]) or [{}]
+            copied.last_result = rows[0]
         return copied
 
     def apply(self, event: ev.Event, place: int) -> None:
@@ -320,8 +322,7 @@ class Trial:
 
     def stored_path(self, path: str) -> str:
         """Return how the journal names a path: relative to the experiment if it lies in there."""
-        prefix = os.path.join(self._directory, "")
-        return path.removeprefix(prefix)
+        return path.removeprefix(os.path.join(self._directory, ""))
 
     def checkpoint_of(self, event: ev.Checkpointed) -> CheckpointRef:
         """Return the handle on the checkpoint of an event."""

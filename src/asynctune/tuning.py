@@ -55,8 +55,16 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
         grace_s: Seconds that a stopped trial may clean up before its worker is killed.
         name: The experiment; by default a new name. An existing one is an error, unless it is resumed.
         storage_path: The folder of results; by default ``$ASYNCTUNE_RESULTS_DIR``, else
-            ``~/asynctune_results``.
-        local_dir: Another name of ``storage_path``.
+            ``~/asynctune_results``. A remote one, such as ``s3://bucket/path``, is an ``upload_dir``.
+        local_dir: Another name of ``storage_path``; with a remote one, where it is written here.
+        upload_dir: Where the experiment is kept beside its local directory: ``s3://bucket/path``,
+            ``gs://``, ``az://``, a directory, or a :class:`~asynctune.storage.Storage`. The journal,
+            checkpoints and logs are uploaded in the background; training never waits for that. Then
+            ``resume`` works on any machine, from there alone. A remote ``storage_path`` means the same.
+        storage_options: How it is reached: ``endpoint``, ``region``, keys, and the limits of time
+            ``connect_timeout_s`` (5), ``read_timeout_s`` (30), ``operation_timeout_s`` (300). What is not
+            given comes from the usual environment variables. Values may be a :class:`Secret`.
+        upload_interval_s: How old a result may become before it is there, in seconds.
         checkpoint_freq: A checkpoint every so many iterations; 0: never.
         checkpoint_at_end: Whether a trial that has ended is saved.
         keep_checkpoints_num: How many of a trial's checkpoints are kept, beside the newest.
@@ -94,9 +102,10 @@ async def run(trainable: Any, **arguments: Unpack[Arguments]) -> ExperimentAnaly
     Raises:
         ConfigError: An argument is wrong; nothing was started.
         SpecMismatch: ``resume`` was given another space, metric, mode or seed.
-        ExperimentLocked: Another driver runs this experiment.
+        ExperimentLocked: Another driver runs this experiment, or has taken it over elsewhere.
         ExperimentCorrupt: The journal that is to be resumed from is damaged.
-        StorageError: The journal cannot be written; what was shown is in it, and it can be resumed.
+        StorageError: The journal cannot be written; what was shown is in it, and it can be resumed. Or
+            not all could be uploaded; all is in the local directory, and in ``analysis`` of the error.
         TrialError: A trial failed: the first one's own error, with ``failures`` and ``analysis``.
         MetricMissing: A result lacks a metric that was asked for.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,8 +30,8 @@ from asynctune.trainable import Trainable
 _T = TypeVar("_T")
 
 _AT_ONCE = 4
-_RESULTS_EVERY = 12
-"""Intervals between two uploads of what a running trial logs; the rows themselves are in the journal."""
+_RESULTS_EVERY = 24
+"""Half intervals between two uploads of what a running trial logs; its rows are in the journal."""
 _JOURNAL = "journal"
 
 
@@ -68,6 +69,7 @@ class Uploads:
         self._itself = itself
         self._say = say
         self._lanes: dict[str, Lane] = {}
+        self._dropped: deque[tuple[int, str, str]] = deque()
         self._failed: dict[str, StorageError] = {}
         self._committed = self._skipped = 0
         self._watched = False
@@ -145,12 +147,12 @@ class Uploads:
 
     async def _finish(self) -> None:
         with self._drain:
+            while self._journal.ended and not self._watched:
+                await self._changed.wait()
             self._failed.clear()
             self._closing.set()
             if (waiting := self.stats.waiting) > 0:
                 await self._say(f"waiting for {waiting} checkpoints to be uploaded")
-            while self._journal.ended and not self._watched:
-                await self._changed.wait()
             for trial_id, lane in self._lanes.items():
                 lane.results = True
                 self._queue(trial_id)
@@ -160,7 +162,7 @@ class Uploads:
 
     @property
     def _is_complete(self) -> bool:
-        behind = self._mirror.segments.end < self._journal.shown_end
+        behind = self._mirror.segments.end < self._journal.shown_end or self._dropped
         return not (behind or self._failed) and all(lane.is_idle for lane in self._lanes.values())
 
     @property
@@ -190,13 +192,12 @@ class Uploads:
                     owner = event.checkpoint.partition("/")[0]
                     self._lane(owner).wanted.append(self._path(event.checkpoint))
                     self._queue(owner)
-                case ev.CheckpointDropped() if not self._itself:
-                    self._lane(event.trial_id).dropped.append(self._path(event.path))
-                    self._queue(event.trial_id)
+                case ev.CheckpointDropped():
+                    # Whoever resumes from there has to know that it is not needed before it is gone.
+                    self._dropped.append((self._journal.shown_end, event.trial_id, event.path))
                 case ev.TrialEnded() | ev.TrialPaused():
-                    self._lane(
-                        event.trial_id
-                    ).results = True  # at the next interval: logs lag a little
+                    # At the next interval: logs lag a little.
+                    self._lane(event.trial_id).results = True
                 case ev.TrialAdded() | ev.TrialStarted():
                     self._lane(event.trial_id)
                 case _:
@@ -310,13 +311,15 @@ class Uploads:
         """Upload the journal at short intervals, and at the end; look after what is to be tried again."""
         ticks = 0
         while True:
-            with anyio.move_on_after(self._interval_s):
+            # Twice in the time that a row may wait, so that it is there before that is over.
+            with anyio.move_on_after(self._interval_s / 2):
                 await self._closing.wait()
             is_last = self._closing.is_set()
             try:
                 while self._mirror.segments.end < self._journal.shown_end:
                     await self._in_thread(self._send_segment, self._journal.shown_end)
                 self._failed.pop(_JOURNAL, None)
+                self._let_go()
             except StorageError as exc:
                 await self._take_note(_JOURNAL, exc)
             self._notify()
@@ -328,6 +331,13 @@ class Uploads:
                     lane.results = True
                 if not lane.is_idle:
                     self._queue(trial_id)
+
+    def _let_go(self) -> None:
+        """Have those checkpoints removed of which the journal there says that nothing needs them."""
+        while self._dropped and self._dropped[0][0] <= self._mirror.segments.end:
+            _, trial_id, path = self._dropped.popleft()
+            self._lane(trial_id).dropped.append(self._path(path))
+            self._queue(trial_id)
 
     def _send_segment(self, end: int) -> None:
         segments = self._mirror.segments

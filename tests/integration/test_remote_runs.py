@@ -269,7 +269,8 @@ async def test_a_population_goes_on_from_there(tmp_path, remote, trainable):
     for trial in second.trials:
         assert trial.status == "TERMINATED"
         assert [r["training_iteration"] for r in trial.results] == list(range(1, 11))
-    assert any(trial.lineage for trial in second.trials)
+    if trainable is Counts:  # two trials on one loop, neither of which is done before the other begins
+        assert any(trial.lineage for trial in second.trials)
 
 
 async def test_of_two_drivers_the_first_is_told_when_another_takes_over(tmp_path, remote):

@@ -17,106 +17,25 @@ Nothing here unpickles, and no name in a listing or record becomes a path unchec
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import secrets
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
 from asynctune.manifest import MANIFEST, Manifest
 from asynctune.storage.base import Storage, plain_key
+from asynctune.storage.records import Commit, Writer
 
-FORMAT = 1
 _COMMITS = "commits/"
 _NUMBER = re.compile(r"[0-9]{8}\Z")
-_NAME = re.compile(r"checkpoint_[0-9]+(\.[0-9]+)?\Z")
-_ID = re.compile(r"[0-9a-f]{24}\Z")
 _LONGEST = 64 << 20
 _AT_ONCE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """Who writes. Of two, the later one owns the place.
-
-    Args:
-        epoch: How many drivers the experiment had before.
-        attempt: How many attempts the trial had before.
-        token: Tells apart two that say the same of themselves.
-    """
-
-    epoch: int = 0
-    attempt: int = 0
-    token: str = field(default_factory=lambda: secrets.token_hex(8))
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Orders writers by when they came."""
-        return self.epoch, self.attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A record: that a checkpoint is complete, that a writer begins, or nothing, to hold the last number.
-
-    Args:
-        number: Its place in the order of all records.
-        writer: Who wrote it.
-        begins: Whether it says that its writer begins.
-        name: ``checkpoint_5``, or ``""``.
-        save_id: The part of the prefix that no other save has.
-        manifest: The manifest of the checkpoint, as it was written.
-    """
-
-    number: int
-    writer: Writer
-    begins: bool = False
-    name: str = ""
-    save_id: str = ""
-    manifest: str = ""
-
-    @property
-    def prefix(self) -> str:
-        """Where its files are."""
-        return f"{self.name}/{self.save_id}/"
-
-    def to_json(self) -> bytes:
-        """Write it."""
-        writer: dict[str, Any] = {"epoch": self.writer.epoch, "attempt": self.writer.attempt}
-        writer["token"] = self.writer.token
-        body: dict[str, Any] = {"format": FORMAT, "writer": writer, "begins": self.begins}
-        if self.name:
-            body |= {"name": self.name, "save_id": self.save_id, "manifest": self.manifest}
-        return json.dumps(body | {"checksum": _checksum(body)}).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes, number: int, where: str) -> Commit:
-        """Read and check it.
-
-        Raises:
-            CheckpointCorrupt: It is no record, or one of a newer version.
-        """
-        try:
-            body = json.loads(data)
-            _check(body, where)
-            told = body["writer"]
-            writer = Writer(_count(told["epoch"]), _count(told["attempt"]), _text(told["token"]))
-            if "name" not in body:
-                return cls(number, writer, body["begins"] is True)
-            name, save_id = _text(body["name"]), _text(body["save_id"])
-            _check_name(name, save_id, where)
-            return cls(number, writer, False, name, save_id, _text(body["manifest"]))
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
-            if isinstance(exc, UnsafePath):
-                raise
-            raise CheckpointCorrupt(f"{where} is no record of a checkpoint: {exc!r}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,21 +182,26 @@ class Commits:
     def delete(self, name: str) -> bool:
         """Remove a checkpoint and all that was ever stored under its name; False if there is none.
 
-        Its record goes first, so that a half removed checkpoint is invisible.
+        Its records go first, so that a half removed checkpoint is invisible.
         """
-        commit = self.find(name)
-        if commit is not None:
-            last = self._numbers()[-1]
+        numbers = self._numbers()
+        found = [number for number in numbers if self._name_at(number) == name]
+        if found:
             if (
-                commit.number == last
+                found[-1] == numbers[-1]
             ):  # a number that is free again could be taken by a stale writer
-                self._next = max(self._next, last + 1)
+                self._next = max(self._next, numbers[-1] + 1)
                 self._append(Commit(0, self._writer))
-            self._storage.delete([_key(commit.number)])
+            self._storage.delete(_key(number) for number in found)
             self._known.pop(name, None)
-        keys = [entry.key for entry in self._storage.list(f"{name}/")]
-        self._storage.delete(keys)
-        return commit is not None
+        self._storage.delete([entry.key for entry in self._storage.list(f"{name}/")])
+        return bool(found)
+
+    def retain(self, names: AbstractSet[str]) -> None:
+        """Remove all checkpoints but those of these names."""
+        others = {name for number in self._numbers() if (name := self._name_at(number))} - names
+        for name in others:
+            self.delete(name)
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -308,6 +232,14 @@ class Commits:
         # Of two without ranks, that is outside of runs, the last to begin owns the place.
         is_other = found.writer.token != self._writer.token
         return is_other and bool(ours.name) and (found.begins or bool(found.name))
+
+    def _name_at(self, number: int) -> str:
+        """Return the name of the checkpoint that a record is of, "" if it is of none."""
+        try:
+            commit = self._read(number)
+        except CheckpointCorrupt:
+            return ""
+        return commit.name if commit is not None else ""
 
     def _read(self, number: int) -> Commit | None:
         try:
@@ -368,33 +300,3 @@ def _for_each(function: Callable[[str], None], files: Mapping[str, object]) -> N
 
 def _key(number: int) -> str:
     return f"{_COMMITS}{number:08d}"
-
-
-def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _check(body: Any, where: str) -> None:
-    if body["format"] != FORMAT:
-        raise CheckpointCorrupt(
-            f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
-        )
-    if body.pop("checksum") != _checksum(body):
-        raise ValueError("it does not have the checksum that it says")
-
-
-def _check_name(name: str, save_id: str, where: str) -> None:
-    if not (_NAME.match(name) and _ID.match(save_id)):
-        raise UnsafePath(f"{where} names {name[:50]!r}/{save_id[:50]!r}, which no save is called")
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError(f"{value!r} is no count")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value

@@ -18,6 +18,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -126,6 +127,8 @@ def _serve(target: str, path: list[str]) -> None:
                     _files.current.set(KillAtByte(kill_at))
                 asyncio.run(main(directory))
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
