@@ -12,6 +12,7 @@ from asynctune import checkpoint as _checkpoint
 from asynctune.errors import ConfigError, MetricMissing, TrialError, TuneError
 from asynctune.result import Row, flatten
 from asynctune.state import stored_state
+from asynctune.storage.urls import is_url
 from asynctune.stored import FILE_NAME, StoredJournal
 from asynctune.trial import CheckpointRef, Status, Trial
 
@@ -58,6 +59,10 @@ class ExperimentAnalysis:
             TuneError: There is no experiment.
             ExperimentCorrupt: Its journal is damaged.
         """
+        if is_url(path) and not os.fspath(path).startswith("file://"):
+            raise TuneError(
+                f"{path} is not on this disk; bring it with: asynctune fetch {path} here"
+            )
         directory = os.path.abspath(os.path.expanduser(path))
         file = Path(directory, FILE_NAME)
         if not file.is_file():

@@ -11,9 +11,11 @@ from pathlib import Path
 from asynctune import __version__
 from asynctune.analysis import ExperimentAnalysis
 from asynctune.errors import ExperimentCorrupt, TuneError
+from asynctune.fetching import fetch_experiment
 from asynctune.files import Files
 from asynctune.lock import ExperimentLock
 from asynctune.state import stored_state
+from asynctune.storage import open_storage
 from asynctune.stored import FILE_NAME, StoredJournal, repair
 
 
@@ -36,11 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Keeps what is good in front of the damage. What is cut off is kept beside the "
         "journal, as journal.cut-0 and so on.",
     )
-    for command in (show, mend):
+    fetch = commands.add_parser(
+        "fetch",
+        help="bring an experiment from a bucket",
+        description="Brings the journal, every checkpoint and the logs. Endpoint and credentials come "
+        "from the usual environment variables.",
+    )
+    fetch.add_argument("url", help="where it is kept, with its name: s3://bucket/path/name")
+    for command in (show, mend, fetch):
         command.add_argument("experiment", help="the directory of the experiment")
     given = parser.parse_args(arguments)
     directory = os.path.abspath(os.path.expanduser(given.experiment))
     try:
+        if given.command == "fetch":
+            return int(fetch_experiment(open_storage(given.url), directory, print) > 0)
         return _show(directory) if given.command == "show" else _repair(directory)
     except (TuneError, OSError) as exc:
         print(f"asynctune: {exc}", file=sys.stderr)

@@ -12,7 +12,7 @@ from asynctune.errors import CheckpointCorrupt, ConfigError
 from asynctune.hosting import host
 from asynctune.storage import Storage, open_storage
 from asynctune.storage.commits import Commits
-from asynctune.storage.records import Writer
+from asynctune.storage.records import Writer, is_name
 from asynctune.trainable import Trainable
 
 
@@ -74,7 +74,7 @@ class DurableTrainable(Trainable):
         Raises:
             ValueError: ``checkpoint_dir`` lies elsewhere.
             Fenced: A later attempt of the same trial, or another instance, has begun to save there.
-            StorageError: It could not be stored; then it is not there, and not here either.
+            StorageError: It is not known to be stored; it counts as nothing, and is not here either.
         """
         return super().save(checkpoint_dir)
 
@@ -102,7 +102,7 @@ class DurableTrainable(Trainable):
 
     def commits(self) -> list[str]:
         """Return what can be restored, as paths for :meth:`restore`, the newest first."""
-        names = [commit.name for commit in self._commits.newest_first()]
+        names = [commit.name for commit in self._commits.newest_first(damaged=[])]
         return [os.path.join(self._logdir, name) for name in names]
 
     async def _run_save(self, checkpoint_dir: str | None = None) -> str:
@@ -113,11 +113,7 @@ class DurableTrainable(Trainable):
                 "another instance would not find the checkpoint by its path"
             )
         root, relative = await self._commit(parent)
-        try:
-            root = await self._calls.blocking(self._store, root)
-        except BaseException:
-            await self._calls.blocking(_checkpoint.delete, root)
-            raise
+        root = await self._calls.blocking(self._store, root)
         return await self._calls.blocking(_checkpoint.as_path, root, relative)
 
     async def _run_restore(self, checkpoint_path: str) -> None:
@@ -125,19 +121,26 @@ class DurableTrainable(Trainable):
         await super()._run_restore(path)
 
     async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
-        name, _ = _split(checkpoint_path)
-        await self._calls.blocking(self._commits.delete, name)
+        name, _ = self._split(checkpoint_path)
+        if name:
+            await self._calls.blocking(self._commits.delete, name)
         await super()._run_delete_checkpoint(checkpoint_path)
 
     def _store(self, root: Path) -> Path:
         """Commit a local checkpoint under a name that nobody has used; return where it now is."""
         name, number = root.name, 0
-        while self._commits.is_taken(name) or (name != root.name and (root.parent / name).exists()):
-            number += 1
-            name = f"checkpoint_{self.iteration}.{number}"
-        if name != root.name:
-            root = root.rename(root.parent / name)
-        self._commits.commit(root)
+        try:
+            while self._commits.is_taken(name) or (
+                name != root.name and (root.parent / name).exists()
+            ):
+                number += 1
+                name = f"checkpoint_{self.iteration}.{number}"
+            if name != root.name:
+                root = root.rename(root.parent / name)
+            self._commits.commit(root)
+        except BaseException:
+            _checkpoint.delete(root)
+            raise
         return root
 
     def _bring(self, checkpoint_path: str) -> str:
@@ -145,8 +148,8 @@ class DurableTrainable(Trainable):
         try:
             _checkpoint.locate(checkpoint_path)
         except (FileNotFoundError, CheckpointCorrupt) as exc:
-            name, inner = _split(checkpoint_path)
-            commit = self._commits.find(name)
+            name, inner = self._split(checkpoint_path)
+            commit = self._commits.find(name) if name else None
             if commit is None:
                 exc.add_note(f"nor is {name!r} in {self.remote_checkpoint_dir}")
                 raise
@@ -155,13 +158,16 @@ class DurableTrainable(Trainable):
         root = self._commits.fetch(commit, Path(self._logdir))
         return os.path.join(root, inner) if inner else str(root)
 
-
-def _split(path: str) -> tuple[str, str]:
-    """Split a path into the name of the checkpoint and what in it is meant."""
-    parts = Path(os.path.abspath(path)).parts
-    for index in range(len(parts) - 1, -1, -1):
-        if parts[index].startswith("checkpoint_"):
-            return parts[index], os.path.join(*parts[index + 1 :], "") if parts[index + 1 :] else ""
-    raise FileNotFoundError(
-        f"{path} is no path of a checkpoint: save() returns one that has checkpoint_<n> in it"
-    )
+    def _split(self, path: str) -> tuple[str, str]:
+        """Split a path into the name of the checkpoint, "" for none, and what in it is meant."""
+        full = Path(os.path.abspath(path))
+        parts = (
+            full.relative_to(self._logdir).parts
+            if full.is_relative_to(self._logdir)
+            else full.parts
+        )
+        # What lies in a checkpoint may be called like one, so it is the first that counts.
+        for index, part in enumerate(parts):
+            if is_name(part):
+                return part, os.path.join(*parts[index + 1 :], "") if parts[index + 1 :] else ""
+        return "", ""

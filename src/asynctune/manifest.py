@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,7 +52,7 @@ class Manifest:
         return json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
 
     @classmethod
-    def from_json(cls, data: bytes, where: Path) -> Manifest:
+    def from_json(cls, data: bytes, where: Path | str) -> Manifest:
         """Read and check it.
 
         Args:
@@ -70,7 +71,7 @@ class Manifest:
             raise CheckpointCorrupt(f"{where} is not a checkpoint's manifest: {exc!r}") from exc
 
     @classmethod
-    def _checked(cls, body: dict[str, Any], where: Path) -> Manifest:
+    def _checked(cls, body: dict[str, Any], where: Path | str) -> Manifest:
         if body["format"] != FORMAT:
             raise CheckpointCorrupt(
                 f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
@@ -81,6 +82,7 @@ class Manifest:
             inside(name, where): _entry(entry) for name, entry in _object(body["files"]).items()
         }
         directories = tuple(inside(name, where) for name in body["directories"])
+        _refuse_clashes(files, directories)
         path, saved_as_dict = body["path"], body["saved_as_dict"]
         if path != "":
             inside(path, where)
@@ -92,7 +94,7 @@ class Manifest:
         return cls(path, saved_as_dict, _state(body["state"]), files, directories)
 
 
-def inside(name: Any, where: Path) -> str:
+def inside(name: Any, where: Path | str) -> str:
     """Return a relative path as it is, if it stays inside.
 
     Raises:
@@ -111,6 +113,15 @@ def inside(name: Any, where: Path) -> str:
     if long:
         raise UnsafePath(f"{where} names {name[:50]!r}..., which no file can be called")
     return name
+
+
+def _refuse_clashes(files: Mapping[str, Any], directories: tuple[str, ...]) -> None:
+    """Refuse a file that would be a directory, too."""
+    # In this order, what is inside of something comes right behind it.
+    names = sorted((*files, *directories), key=lambda name: name.replace("/", "\0"))
+    for name, behind in pairwise(names):
+        if name in files and (behind == name or behind.startswith(f"{name}/")):
+            raise ValueError(f"{name!r} is a file and a directory")
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

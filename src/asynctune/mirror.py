@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -19,11 +18,11 @@ from enum import Enum
 from pathlib import Path
 
 from asynctune import checkpoint as _checkpoint
-from asynctune.errors import CheckpointCorrupt, StorageError
+from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
 from asynctune.segments import Segments
 from asynctune.storage import Storage
 from asynctune.storage.commits import Commits, RemoteDir
-from asynctune.storage.records import Commit, Writer
+from asynctune.storage.records import Writer
 
 LINKS = ".uploads"
 _SMALL = 8 << 20
@@ -154,11 +153,9 @@ class Mirror:
     def newest(self, trial_id: str, paths: Iterable[str]) -> str | None:
         """Return which of a trial's checkpoints is the newest that is there, whole and readable."""
         known = {self._parts(path)[:2]: path for path in paths}
-        found: Iterator[Commit] = self._commits_of(trial_id).newest_first()
-        with contextlib.suppress(CheckpointCorrupt):
-            for commit in found:
-                if (trial_id, commit.name) in known:
-                    return known[trial_id, commit.name]
+        for commit in self._commits_of(trial_id).newest_first(damaged=[]):
+            if (trial_id, commit.name) in known:
+                return known[trial_id, commit.name]
         return None
 
     def retain(self, trial_id: str, paths: Iterable[str]) -> None:
@@ -174,17 +171,27 @@ class Mirror:
             trial_id: The trial.
             exported: What it exported: files or directories.
             final: Whether it has ended; until then large files wait.
+
+        Raises:
+            StorageError: Not all could be stored.
         """
         logdir = os.path.join(self._directory, trial_id)
         place = self.storage.below(trial_id)
+        unsafe: list[str] = []
         for path in _files_in(logdir, exported):
-            found = os.stat(path)
-            mark = (found.st_mtime_ns, found.st_size)
-            if self._sent.get(path) == mark or (found.st_size > _SMALL and not final):
-                continue
-            with contextlib.suppress(FileNotFoundError):
+            try:
+                found = os.stat(path)
+                mark = (found.st_mtime_ns, found.st_size)
+                if self._sent.get(path) == mark or (found.st_size > _SMALL and not final):
+                    continue
                 place.upload(os.path.relpath(path, logdir), Path(path))
                 self._sent[path] = mark
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except UnsafePath:
+                unsafe.append(path)
+        if unsafe:
+            raise StorageError(f"{unsafe[0]!r} is no name that an object can have; rename the file")
 
     def forget(self, trial_id: str) -> None:
         """Hold nothing any longer for a trial that has ended."""
@@ -244,14 +251,18 @@ def _files_in(logdir: str, exported: Iterable[str]) -> Iterator[str]:
         path = os.path.join(logdir, name)
         if not name.startswith(".") and _is_regular(path):
             yield path
+    root = os.path.realpath(logdir)
     for start in exported:
         path = os.path.abspath(os.path.join(logdir, start))
         if path == logdir or not Path(path).is_relative_to(logdir):
             continue  # it lies elsewhere, as its user wanted
+        inner = os.path.relpath(path, logdir)
+        if inner.startswith(_CHECKPOINT) or os.path.realpath(path) != os.path.join(root, inner):
+            continue  # it is a checkpoint, or a link leads there
         if os.path.dirname(path) != logdir and _is_regular(path):
             yield path
-        for directory, _, inner in os.walk(path):
-            yield from (p for name in inner if _is_regular(p := os.path.join(directory, name)))
+        for directory, _, files in os.walk(path):
+            yield from (p for name in files if _is_regular(p := os.path.join(directory, name)))
 
 
 def _is_regular(path: str) -> bool:

@@ -279,6 +279,8 @@ class Segments:
                     raise ExperimentCorrupt(
                         f"{self._named(segment.number)} does not have the sha256 that it says"
                     )
+        if end != last.end:
+            raise ExperimentCorrupt(f"{self._named(last.number)} was there and is not any more")
 
     def _in_order(self, last: int) -> Iterator[tuple[Segment, bytes]]:
         """Yield the segments, read several at a time and never many more than are used."""

@@ -315,7 +315,8 @@ class Trainable:
         )
         try:
             path = await self._calls.blocking(_packing.unpack, obj, aside)
-            await self._run_restore(str(path))
+            # From nowhere else, wherever a subclass keeps its checkpoints.
+            await Trainable._run_restore(self, str(path))
         finally:
             await self._calls.blocking(_checkpoint.remove_aside, aside)
 

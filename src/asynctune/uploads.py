@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune.durable import DurableTrainable
-from asynctune.errors import Fenced, StorageError
+from asynctune.errors import ExperimentLocked, Fenced, StorageError, TuneError
 from asynctune.journal import Follower, Journal
 from asynctune.lanes import Lane, UploadStats
 from asynctune.mirror import Mirror, Stored
@@ -70,7 +70,7 @@ class Uploads:
         self._say = say
         self._lanes: dict[str, Lane] = {}
         self._dropped: deque[tuple[int, str, str]] = deque()
-        self._failed: dict[str, StorageError] = {}
+        self._failed: dict[str, Exception] = {}
         self._committed = self._skipped = 0
         self._watched = False
         self._closing = anyio.Event()
@@ -171,7 +171,7 @@ class Uploads:
 
     def _incomplete(self) -> StorageError:
         cause = next(iter(self._failed.values()), None)
-        kind = type(cause) if cause is not None else StorageError
+        kind = type(cause) if isinstance(cause, StorageError) else StorageError
         error = kind(
             f"not everything could be uploaded to {self.stats}. All of it is in {self._directory}; resume "
             "the experiment there to upload the rest"
@@ -250,9 +250,9 @@ class Uploads:
             lane.busy = True
             try:
                 await self._empty(trial_id, lane)
-            except StorageError as exc:
-                if isinstance(exc, Fenced):
-                    raise
+            except (Fenced, ExperimentLocked):
+                raise
+            except (TuneError, OSError) as exc:
                 await self._take_note(trial_id, exc)
             finally:
                 lane.busy = False
@@ -285,7 +285,7 @@ class Uploads:
         path = lane.take_newest()
         try:
             stored = await self._in_thread(self._mirror.store, path)
-        except StorageError:
+        except BaseException:
             if lane.newest is None:
                 lane.newest = path
             else:
@@ -301,7 +301,7 @@ class Uploads:
         exported, final = list(trial.exported.values()), trial.status.is_final
         try:
             await self._in_thread(self._mirror.send_files, trial_id, exported, final)
-        except StorageError:
+        except BaseException:
             lane.results = True
             raise
         if final and lane.is_done:
@@ -320,7 +320,9 @@ class Uploads:
                     await self._in_thread(self._send_segment, self._journal.shown_end)
                 self._failed.pop(_JOURNAL, None)
                 self._let_go()
-            except StorageError as exc:
+            except (Fenced, ExperimentLocked):
+                raise
+            except (TuneError, OSError) as exc:
                 await self._take_note(_JOURNAL, exc)
             self._notify()
             if is_last:
@@ -343,7 +345,7 @@ class Uploads:
         segments = self._mirror.segments
         segments.append(read_new(self._journal.path, segments.end, end))
 
-    async def _take_note(self, what: str, error: StorageError) -> None:
+    async def _take_note(self, what: str, error: Exception) -> None:
         is_first = not self._failed
         self._failed[what] = error
         if is_first and not self._closing.is_set():

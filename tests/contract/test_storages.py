@@ -167,6 +167,7 @@ def test_it_travels_by_pickle(storage):
     assert storage.read("x/k", limit=1) == b"2"
 
 
+@pytest.mark.slow
 def test_1500_objects_are_listed_and_removed(storage):
     if storage.url.startswith("gs://"):
         pytest.skip("as S3, whose client and server these are")

@@ -74,3 +74,26 @@ def test_a_call_that_is_not_awaited_warns():
         warnings.simplefilter("always")
         validate_save_restore(Counter)
     assert any("never awaited" in str(warning.message) for warning in caught)
+
+
+class Durable(tune.DurableTrainable, Counter):
+    def _setup(self, config):
+        assert self.storage_client.url == self.remote_checkpoint_dir
+        super()._setup(config)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("use_object_store", [False, True])
+async def test_a_durable_trainable_is_given_a_storage_of_its_own(use_object_store):
+    assert await validate_save_restore(Durable, use_object_store=use_object_store)
+
+
+@pytest.mark.asyncio
+async def test_an_actor_of_a_durable_trainable_wants_its_place(tmp_path):
+    async with tune.executors.InlineExecutor() as pool:
+        with pytest.raises(tune.ConfigError, match=r"remote_checkpoint_dir.* needs one"):
+            async with pool.actor(Durable):
+                pass
+        with pytest.raises(tune.ConfigError, match=r"remote_checkpoint_dir.* has no use for it"):
+            async with pool.actor(Counter, remote_checkpoint_dir=tmp_path):
+                pass

@@ -18,9 +18,12 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from asynctune.blame import described, shown
+from asynctune.durable import DurableTrainable
 from asynctune.errors import ConfigError, NotSerializable
 from asynctune.executors._hosted import as_class
+from asynctune.storage import Storage, open_storage
 from asynctune.storage.commits import RemoteDir
+from asynctune.storage.records import Writer
 from asynctune.trainable import Trainable, defines_hook, is_async
 
 _MAX_SOURCES = 4 << 20
@@ -129,6 +132,22 @@ def check_is_trainable(trainable: Any) -> None:
             raise ConfigError(f"{trainable.__qualname__} defines neither _train nor step{mixed}")
     elif not callable(trainable):
         raise ConfigError(f"the trainable is {shown(trainable)}; {wanted}")
+
+
+def remote_dir_of(
+    shipment: Shipment, where: str | os.PathLike[str] | Storage | None
+) -> RemoteDir | None:
+    """Return where a trainable outside of a run keeps its checkpoints, None if it is not a durable one.
+
+    Raises:
+        ConfigError: It is one, and no place is given, or the other way round.
+    """
+    if issubclass(shipment.cls, DurableTrainable) != (where is not None):
+        what = "needs one" if where is None else "is none, and has no use for it"
+        raise ConfigError(
+            f"remote_checkpoint_dir is for a DurableTrainable; {shipment.name} {what}"
+        )
+    return None if where is None else RemoteDir(open_storage(where), Writer())
 
 
 def dump_parts(config: Any, remote: RemoteDir | None) -> bytes:

@@ -1,7 +1,7 @@
 """The contract between the runner and whatever trains: executors lend actors.
 
-An actor is an awaitable Trainable. One request is answered before the next is sent. A new kind of
-executor implements :meth:`Executor._start` and an :class:`Actor` with ``_begin`` and ``kill``.
+One request is answered before the next is sent. A new kind of executor implements
+:meth:`Executor._start` and an :class:`Actor` with ``_begin`` and ``kill``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -23,18 +22,19 @@ import anyio.to_thread
 from asynctune import errors
 from asynctune.errors import ExecutorError, RemoteError, TrialError, TrialTimeout, TuneError
 from asynctune.executors._hosted import METHODS, Answer, AnswerKind
-from asynctune.executors._shipping import Shipment, ship
+from asynctune.executors._shipping import Shipment, remote_dir_of, ship
 from asynctune.executors._slots import Slots
 from asynctune.hosting import new_standalone_dir
 from asynctune.notices import warn
 from asynctune.resources import ResourcePool, Resources, Share
 from asynctune.result import Row
+from asynctune.storage import Storage
 from asynctune.storage.commits import RemoteDir
 
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """Everything that is needed to build one actor.
+    """What is needed to build one actor.
 
     Args:
         shipment: The trainable.
@@ -115,7 +115,7 @@ class Actor(abc.ABC):
         return self.spec.logdir
 
     async def train(self) -> Row:
-        """Run one iteration and return its result; after a function's end its last, as a duplicate."""
+        """Run one iteration and return its result; after a function's end its last one."""
         return (await self.step()).row
 
     async def step(self) -> Step:
@@ -293,7 +293,6 @@ class Executor(abc.ABC):
         self.slots = Slots(pool)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = False
-        self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -341,6 +340,7 @@ class Executor(abc.ABC):
         resources: Resources | Mapping[str, Any] | None = None,
         logdir: str | None = None,
         grace_s: float = 10.0,
+        remote_checkpoint_dir: str | os.PathLike[str] | Storage | None = None,
     ) -> AsyncIterator[Actor]:
         """Build a trainable and lend its mirror; leaving stops it.
 
@@ -350,21 +350,22 @@ class Executor(abc.ABC):
             resources: What it holds meanwhile; by default what it requests itself, else one CPU.
             logdir: Its directory; by default a new one in the folder of results.
             grace_s: Seconds that it may clean up when the block is left.
+            remote_checkpoint_dir: Where a durable trainable keeps its checkpoints.
         """
         self.check_open()
         shipment = await anyio.to_thread.run_sync(self.prepare, trainable)
+        remote = remote_dir_of(shipment, remote_checkpoint_dir)
         given = dict(config or {})
         if resources is None:
             resources = shipment.cls.default_resource_request(given) or Resources()
         wanted = Resources.from_mapping(resources, "resources")
         advice = shipment.cls.resource_help(given)
         self.pool.check(wanted, what=shipment.name, advice=advice)
-        place = await anyio.to_thread.run_sync(
-            lambda: os.path.abspath(logdir) if logdir else new_standalone_dir(shipment.name)
-        )
+        make = (os.path.abspath, logdir) if logdir else (new_standalone_dir, shipment.name)
+        place: str = await anyio.to_thread.run_sync(*make)
         async with self.slots.lend(wanted, owner=self) as share:
             log = os.path.join(place, "output.log")
-            spec = ActorSpec(shipment, given, share, place, log=log, grace_s=grace_s)
+            spec = ActorSpec(shipment, given, share, place, log=log, grace_s=grace_s, remote=remote)
             async with self.start(spec) as actor:
                 yield actor
 

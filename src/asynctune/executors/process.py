@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -80,6 +81,7 @@ class ProcessExecutor(Executor):
         self._detects_gpus = gpus is None
         self._preload = tuple(preload)
         self._guardian: Guardian | None = None
+        self._numbers = itertools.count()
         self._starting = asyncio.Lock()
         self._workers: dict[int, _Worker] = {}
         self._idle: dict[int, deque[_Worker]] = {}

@@ -30,12 +30,14 @@ from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
 from asynctune.manifest import MANIFEST, Manifest
 from asynctune.storage.base import Storage, plain_key
-from asynctune.storage.records import Commit, Writer
+from asynctune.storage.records import Commit, Writer, check_name
 
 _COMMITS = "commits/"
 _NUMBER = re.compile(r"[0-9]{8}\Z")
 _LONGEST = 64 << 20
 _AT_ONCE = 4
+_MOST_DAMAGED = 64
+"""So many damaged records are no accident: what is behind them is not looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,25 @@ class Commits:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def newest_first(self) -> Iterator[Commit]:
+    def newest_first(self, damaged: list[CheckpointCorrupt] | None = None) -> Iterator[Commit]:
         """Yield the commits of all checkpoints, the newest first.
+
+        Args:
+            damaged: Gets what is raised otherwise, while it goes on with the records before.
 
         Raises:
             CheckpointCorrupt: A record is damaged.
         """
         for number in reversed(self._numbers()):
-            commit = self._read(number)
+            try:
+                commit = self._read(number)
+            except CheckpointCorrupt as exc:
+                if damaged is None:
+                    raise
+                damaged.append(exc)
+                if len(damaged) == _MOST_DAMAGED:
+                    return
+                continue
             if commit is not None and commit.name:
                 yield commit
 
@@ -84,22 +97,17 @@ class Commits:
         Raises:
             CheckpointCorrupt: It may be one whose record is damaged.
         """
-        known = self._known.get(name)
-        if known is not None:
-            return self._read(known.number)
-        damaged: CheckpointCorrupt | None = None
-        for number in reversed(self._numbers()):
-            try:
-                commit = self._read(number)
-            except CheckpointCorrupt as exc:
-                damaged = damaged or exc
-                continue
-            if commit is not None and commit.name == name:
-                self._known[name] = commit
-                return commit
-        if damaged is not None:
-            raise damaged
-        return None
+        known = self._known.pop(name, None)
+        commit = self._read(known.number) if known is not None else None
+        if commit is None:  # it may have been deleted by somebody else, and saved again
+            damaged: list[CheckpointCorrupt] = []
+            found = (each for each in self.newest_first(damaged) if each.name == name)
+            commit = next(found, None)
+            if commit is None and damaged:
+                raise damaged[0]
+        if commit is not None:
+            self._known[name] = commit
+        return commit
 
     def is_taken(self, name: str) -> bool:
         """Tell whether something, complete or not, was ever stored under a name."""
@@ -116,8 +124,7 @@ class Commits:
         """
         final = parent / commit.name
         text = commit.manifest.encode()
-        where = Path(self._named(commit.number))
-        manifest = Manifest.from_json(text, where)
+        manifest = Manifest.from_json(text, self._named(commit.number))
         storage = self._storage.limited()
         for is_last in (False, True):
             aside = _checkpoint.make_aside(parent, commit.name)
@@ -148,11 +155,13 @@ class Commits:
         numbers = self._numbers()
         last = numbers[-1] if numbers else 0
         if last:
-            found = self._read(last)
-            if found is not None and found.writer.rank > self._writer.rank:
-                raise self._fenced(found)
+            self._refuse_if_behind(last)
         self._next = last + 1
-        self._append(Commit(0, self._writer, begins=True))
+        try:
+            self._append(Commit(0, self._writer, begins=True))
+        except BaseException:
+            self._next = 0  # it has not begun: a stale writer would have nothing to stumble over
+            raise
 
     def commit(self, root: Path, name: str | None = None) -> Commit:
         """Store the checkpoint in a directory; it counts when this returns.
@@ -165,12 +174,22 @@ class Commits:
             Fenced: A later writer has begun.
             FileNotFoundError: A file is gone.
             StorageError: It could not be stored; nothing became visible.
+            UnsafePath: No checkpoint has such a name.
         """
         text = (root / MANIFEST).read_bytes()
         manifest = Manifest.from_json(text, root / MANIFEST)
+        name, save_id = name or root.name, secrets.token_hex(12)
+        check_name(name, save_id, str(root))
+        commit = Commit(0, self._writer, False, name, save_id, text.decode())
+        for file in manifest.files:
+            try:
+                plain_key(f"{commit.prefix}{file}", str(root))
+            except UnsafePath as exc:
+                raise StorageError(
+                    f"{root} has a file called {file!r}, which no object in a storage can be called; give "
+                    "it another name"
+                ) from exc
         self.claim()
-        save_id = secrets.token_hex(12)
-        commit = Commit(0, self._writer, False, name or root.name, save_id, text.decode())
         storage = self._storage.limited()
 
         def upload(file: str) -> None:
@@ -183,23 +202,34 @@ class Commits:
         """Remove a checkpoint and all that was ever stored under its name; False if there is none.
 
         Its records go first, so that a half removed checkpoint is invisible.
+
+        Raises:
+            Fenced: A later writer has begun.
+            CheckpointCorrupt: Too many records are damaged to tell.
         """
-        numbers = self._numbers()
-        found = [number for number in numbers if self._name_at(number) == name]
+        damaged: list[CheckpointCorrupt] = []
+        found = [commit.number for commit in self.newest_first(damaged) if commit.name == name]
+        if len(damaged) == _MOST_DAMAGED:
+            raise damaged[0]
         if found:
-            if (
-                found[-1] == numbers[-1]
-            ):  # a number that is free again could be taken by a stale writer
-                self._next = max(self._next, numbers[-1] + 1)
-                self._append(Commit(0, self._writer))
+            last = max(self._numbers()[-1], found[0])
+            self._refuse_if_behind(last)
+            if found[0] == last:  # a number that is free again could be taken by a stale writer
+                before, self._next = self._next, last + 1
+                try:
+                    self._append(Commit(0, self._writer))
+                finally:
+                    self._next = (
+                        before  # this was no beginning: who has begun since is still to be met
+                    )
             self._storage.delete(_key(number) for number in found)
             self._known.pop(name, None)
-        self._storage.delete([entry.key for entry in self._storage.list(f"{name}/")])
+        self._storage.delete(entry.key for entry in self._storage.list(f"{name}/"))
         return bool(found)
 
     def retain(self, names: AbstractSet[str]) -> None:
         """Remove all checkpoints but those of these names."""
-        others = {name for number in self._numbers() if (name := self._name_at(number))} - names
+        others = {commit.name for commit in self.newest_first(damaged=[])} - names
         for name in others:
             self.delete(name)
 
@@ -233,13 +263,10 @@ class Commits:
         is_other = found.writer.token != self._writer.token
         return is_other and bool(ours.name) and (found.begins or bool(found.name))
 
-    def _name_at(self, number: int) -> str:
-        """Return the name of the checkpoint that a record is of, "" if it is of none."""
-        try:
-            commit = self._read(number)
-        except CheckpointCorrupt:
-            return ""
-        return commit.name if commit is not None else ""
+    def _refuse_if_behind(self, last: int) -> None:
+        newest = self._read(last)
+        if newest is not None and newest.writer.rank > self._writer.rank:
+            raise self._fenced(newest)
 
     def _read(self, number: int) -> Commit | None:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from asynctune.errors import CheckpointCorrupt, ConfigError, StorageDenied, StorageError
+from asynctune.files import storage_error
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key
 from asynctune.storage.retries import Retries, Transient
 
@@ -74,6 +75,12 @@ class FsspecStorage:
         return self._copy(self._path, self._retries.limited())
 
     def upload(self, key: str, source: Path) -> None:
+        try:
+            source.open("rb").close()  # what is wrong with it is not the file system's fault
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            raise storage_error(exc, f"{source} cannot be read") from exc
         self._call(key, "PUT", lambda path: self._put(path, source))
 
     def create(self, key: str, data: bytes) -> bool:

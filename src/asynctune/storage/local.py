@@ -11,7 +11,7 @@ from typing import Self
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
 from asynctune.files import current, make_directories, storage_error, write_whole
-from asynctune.storage.base import Entry, plain_key
+from asynctune.storage.base import Entry, joined, plain_key
 
 _ASIDE = ".tmp-"
 _CHUNK = 1 << 20
@@ -70,7 +70,7 @@ class LocalStorage:
         path = self._regular(key)
         try:
             with path.open("rb") as file:
-                data = file.read(limit + 1)
+                data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
         except FileNotFoundError:
             raise
         except OSError as exc:
@@ -93,11 +93,13 @@ class LocalStorage:
             raise storage_error(exc, f"{path} cannot be copied to {target}") from exc
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
-        start = self._root / plain_key(prefix.rstrip("/"), self.url) if prefix else self._root
-        for key, path in sorted(self._files(start)):
+        start = prefix.rstrip("/")
+        if start:
+            self._path(f"{start}/any")  # which refuses what it should
+        for key in self._keys(start):
             if key > after:
                 try:
-                    yield Entry(key, path.stat().st_size)
+                    yield Entry(key, (self._root / key).stat().st_size)
                 except FileNotFoundError:  # removed meanwhile
                     continue
 
@@ -119,7 +121,11 @@ class LocalStorage:
         pass
 
     def _path(self, key: str) -> Path:
-        return self._root / plain_key(key, self.url)
+        path = self._root / plain_key(key, self.url)
+        for parent in path.relative_to(self._root).parents:
+            if (self._root / parent).is_symlink() and parent.parts:
+                raise UnsafePath(f"{self._root / parent} is a symbolic link, which leads elsewhere")
+        return path
 
     def _regular(self, key: str) -> Path:
         path = self._path(key)
@@ -127,12 +133,27 @@ class LocalStorage:
             raise UnsafePath(f"{path} is a symbolic link; objects are regular files")
         return path
 
-    def _files(self, start: Path) -> Iterator[tuple[str, Path]]:
-        for directory, _, names in os.walk(start):
-            for name in names:
-                path = Path(directory, name)
-                if not name.startswith(_ASIDE) and not path.is_symlink() and path.is_file():
-                    yield path.relative_to(self._root).as_posix(), path
+    def _keys(self, directory: str) -> Iterator[str]:
+        """Yield the keys below a directory in order, while the names of one directory are held."""
+        try:
+            with os.scandir(self._root / directory) as found:
+                # With the slash that it has in a key, so that keys come in order.
+                names = sorted(
+                    f"{e.name}/" if is_dir else e.name
+                    for e in found
+                    if (is_dir := e.is_dir(follow_symlinks=False))
+                    or (e.is_file(follow_symlinks=False) and not e.name.startswith(_ASIDE))
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as exc:
+            raise storage_error(exc, f"{self._root / directory} cannot be listed") from exc
+        for name in names:
+            key = joined(directory, name.rstrip("/"))
+            if name.endswith("/"):
+                yield from self._keys(key)
+            else:
+                yield key
 
     def _write_aside(self, target: Path, chunks: Iterable[bytes]) -> Path:
         files = current.get()

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from asynctune.errors import CheckpointCorrupt, ConfigError, StorageDenied, StorageError
+from asynctune.files import storage_error
 from asynctune.secret import resolve
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key
 from asynctune.storage.retries import Retries, Transient
@@ -73,7 +74,7 @@ class ObjectStorage:
 
     @property
     def url(self) -> str:
-        return joined(self._bucket, self._prefix)
+        return joined(self._bucket, self._prefix) if self._prefix else self._bucket
 
     def below(self, prefix: str) -> Self:
         return self._copy(joined(self._prefix, plain_key(prefix, self.url)), self._retries)
@@ -84,9 +85,14 @@ class ObjectStorage:
     def upload(self, key: str, source: Path) -> None:
         import obstore
 
-        size = source.stat().st_size
-        if size <= _WHOLE:
-            data = source.read_bytes()
+        try:
+            size = source.stat().st_size
+            data = source.read_bytes() if size <= _WHOLE else None
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            raise storage_error(exc, f"{source} cannot be read") from exc
+        if data is not None:
             self._call(
                 key, "PUT", lambda store, path: obstore.put(store, path, data, use_multipart=False)
             )

@@ -86,7 +86,7 @@ class Commit:
             if "name" not in body:
                 return cls(number, writer, body["begins"] is True)
             name, save_id = _text(body["name"]), _text(body["save_id"])
-            _check_name(name, save_id, where)
+            check_name(name, save_id, where)
             return cls(number, writer, False, name, save_id, _text(body["manifest"]))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
             if isinstance(exc, UnsafePath):
@@ -107,8 +107,18 @@ def _check(body: Any, where: str) -> None:
         raise ValueError("it does not have the checksum that it says")
 
 
-def _check_name(name: str, save_id: str, where: str) -> None:
-    if not (_NAME.match(name) and _ID.match(save_id)):
+def is_name(name: str) -> bool:
+    """Tell whether a checkpoint can have this name."""
+    return _NAME.match(name) is not None
+
+
+def check_name(name: str, save_id: str, where: str) -> None:
+    """Refuse what is no name of a save.
+
+    Raises:
+        UnsafePath: It is none.
+    """
+    if not (is_name(name) and _ID.match(save_id)):
         raise UnsafePath(f"{where} names {name[:50]!r}/{save_id[:50]!r}, which no save is called")
 
 
@@ -121,4 +131,5 @@ def _count(value: Any) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
+    value.encode()  # half a surrogate pair is none either
     return value

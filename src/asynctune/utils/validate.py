@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from aiofiles.tempfile import TemporaryDirectory
+
+from asynctune.durable import DurableTrainable
 from asynctune.errors import TuneError
 from asynctune.executors.inline import InlineExecutor
 from asynctune.result import TRAINING_ITERATION
@@ -16,7 +20,7 @@ async def validate_save_restore(
     """Train three times, save, restore into a second instance, and train that twice more.
 
     Args:
-        trainable: The class or function.
+        trainable: The class or function. A durable one is given a temporary directory as its storage.
         config: Its configuration.
         use_object_store: Save to an object instead of a directory.
 
@@ -27,10 +31,16 @@ async def validate_save_restore(
         TrialError: A hook failed; its exception is the cause.
         TuneError: The restored instance does not continue where the first one was.
     """
+    durable = inspect.isclass(trainable) and issubclass(trainable, DurableTrainable)
     async with (
+        TemporaryDirectory(prefix="asynctune-") as directory,
         InlineExecutor() as pool,
-        pool.actor(trainable, config) as first,
-        pool.actor(trainable, config) as second,
+        pool.actor(
+            trainable, config, remote_checkpoint_dir=directory if durable else None
+        ) as first,
+        pool.actor(
+            trainable, config, remote_checkpoint_dir=directory if durable else None
+        ) as second,
     ):
         for _ in range(3):
             result = await first.train()

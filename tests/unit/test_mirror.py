@@ -1,0 +1,449 @@
+"""The mirror of an experiment: what a driver brings to a storage and back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asynctune import checkpoint as ckpt
+from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, TuneError
+from asynctune.manifest import MANIFEST
+from asynctune.mirror import LINKS, Mirror, Stored
+from asynctune.storage import LocalStorage
+from asynctune.storage.commits import Commits
+from scripted_storage import ScriptedStorage
+
+STATE = {
+    "experiment_id": "e", "iteration": 1, "time_total": 1.0, "timesteps_total": None,
+    "episodes_total": None,
+}  # fmt: skip
+FILES = {"model": b"weights" * 1000, "sub/log": b"a"}
+
+
+def saved(parent, name, files=FILES):
+    aside = ckpt.make_aside(parent, name)
+    for file, data in files.items():
+        (aside / file).parent.mkdir(parents=True, exist_ok=True)
+        (aside / file).write_bytes(data)
+    root = ckpt.commit(aside, "model", saved_as_dict=False, state=STATE, parent=parent)
+    ckpt.remove_aside(aside)
+    return str(root / "model")
+
+
+def files_of(root):
+    root = Path(root)
+    found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    found.pop(MANIFEST, None)
+    return found
+
+
+@pytest.fixture(params=["scripted", "local"])
+def storage(request, tmp_path):
+    return ScriptedStorage() if request.param == "scripted" else LocalStorage(tmp_path / "remote")
+
+
+@pytest.fixture
+def scripted():
+    return ScriptedStorage()
+
+
+@pytest.fixture
+def here(tmp_path):
+    """The local directory of the experiment."""
+    (tmp_path / "here" / "t").mkdir(parents=True)
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Its directory on another machine, empty."""
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path / "elsewhere"
+
+
+def mirror_of(storage, directory, epoch=0):
+    mirror = Mirror(storage, str(directory))
+    mirror.segments.pull(Path(directory, "journal"))
+    mirror.begin(epoch)
+    return mirror
+
+
+def keys(storage, prefix="t/"):
+    return [entry.key for entry in storage.list(prefix) if not entry.key.startswith("journal/")]
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+def test_what_was_stored_can_be_brought_elsewhere(storage, here, elsewhere):
+    path = saved(here / "t", "checkpoint_1")
+    assert mirror_of(storage, here).store(path) is Stored.COMMITTED
+    there = mirror_of(storage, elsewhere, 1)
+    wanted = str(elsewhere / "t" / "checkpoint_1" / "model")
+    assert not there.is_here(wanted)
+    assert there.has(wanted)
+    there.bring(wanted)
+    assert there.is_here(wanted)
+    assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
+    assert os.listdir(elsewhere / "t") == ["checkpoint_1"]
+
+
+def test_storing_leaves_the_local_checkpoint_and_no_links(storage, here):
+    path = saved(here / "t", "checkpoint_1")
+    mirror_of(storage, here).store(path)
+    assert files_of(here / "t" / "checkpoint_1") == FILES
+    assert files_of(here / LINKS) == {}
+    assert os.listdir(here / LINKS / "t") == []
+
+
+def test_what_is_there_is_not_stored_again_when_it_is_looked_for_first(scripted, here, elsewhere):
+    path = saved(here / "t", "checkpoint_1")
+    mirror_of(scripted, here).store(path)
+    before = dict(scripted.script.objects)
+    assert mirror_of(scripted, here, 1).store(path, look_first=True) is Stored.THERE
+    changed = set(scripted.script.objects) - set(before)
+    assert changed == {"journal/00000002"}
+
+
+def test_what_is_not_there_is_stored_also_when_it_is_looked_for_first(storage, here):
+    mirror = mirror_of(storage, here)
+    assert mirror.store(saved(here / "t", "checkpoint_1"), look_first=True) is Stored.COMMITTED
+    assert mirror.store(saved(here / "t", "checkpoint_2"), look_first=True) is Stored.COMMITTED
+
+
+def test_what_was_deleted_before_it_was_stored_is_gone(storage, here):
+    mirror = mirror_of(storage, here)
+    path = saved(here / "t", "checkpoint_1")
+    ckpt.delete(path)
+    assert mirror.store(path) is Stored.GONE
+    assert mirror.store(str(here / "never" / "checkpoint_1")) is Stored.GONE
+    assert keys(storage) == []
+
+
+def test_what_is_half_deleted_is_gone(storage, here):
+    mirror = mirror_of(storage, here)
+    path = saved(here / "t", "checkpoint_1")
+    (here / "t" / "checkpoint_1" / MANIFEST).unlink()
+    assert mirror.store(path) is Stored.GONE
+    assert [key for key in keys(storage) if "checkpoint_1" in key] == []
+
+
+def test_what_was_stored_and_then_deleted_here_is_there(storage, here):
+    mirror = mirror_of(storage, here)
+    path = saved(here / "t", "checkpoint_1")
+    mirror.store(path)
+    ckpt.delete(path)
+    assert mirror.store(path) is Stored.THERE
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_uploaded_arrives_whole(scripted, here, elsewhere):
+    mirror = mirror_of(scripted, here)
+    path = saved(here / "t", "checkpoint_1")
+
+    def before(call):
+        if call.startswith("upload") or call == "list commits/":
+            ckpt.delete(path)
+
+    scripted.script.before = before
+    assert mirror.store(path) is Stored.COMMITTED
+    scripted.script.behave()
+    assert not (here / "t" / "checkpoint_1").exists()
+    mirror_of(scripted, elsewhere, 1).bring(str(elsewhere / "t" / "checkpoint_1"))
+    assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
+
+
+def test_an_upload_that_fails_leaves_no_links_and_can_be_made_again(scripted, here):
+    mirror = mirror_of(scripted, here)
+    path = saved(here / "t", "checkpoint_1")
+    for call in ("create commits/00000001", "upload", "create commits/00000002"):
+        scripted.script.fail(call)
+        with pytest.raises(StorageError):
+            mirror.store(path)
+        assert files_of(here / LINKS) == {}
+    assert mirror.store(path) is Stored.COMMITTED
+
+
+def test_files_are_copied_where_they_cannot_be_linked(scripted, here, elsewhere, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    mirror = mirror_of(scripted, here)
+    mirror.store(saved(here / "t", "checkpoint_1"))
+    mirror_of(scripted, elsewhere, 1).bring(str(elsewhere / "t" / "checkpoint_1"))
+    assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
+
+
+def test_links_that_a_dead_driver_left_are_removed_when_the_next_begins(storage, here):
+    (here / LINKS / "t" / "checkpoint_1").mkdir(parents=True)
+    (here / LINKS / "t" / "checkpoint_1" / "model").write_bytes(b"x")
+    mirror_of(storage, here)
+    assert not (here / LINKS).exists()
+
+
+def test_deleting_removes_it_there_and_here_and_nothing_else(storage, here):
+    mirror = mirror_of(storage, here)
+    first, second = (saved(here / "t", f"checkpoint_{number}") for number in (1, 2))
+    mirror.store(first)
+    mirror.store(second)
+    mirror.delete(first)
+    mirror.delete(first)
+    assert os.listdir(here / "t") == ["checkpoint_2"]
+    assert [c.name for c in Commits(storage.below("t")).newest_first()] == ["checkpoint_2"]
+    assert not [key for key in keys(storage) if "checkpoint_1/" in key]
+
+
+def test_what_no_journal_knows_is_removed_there(storage, here):
+    mirror = mirror_of(storage, here)
+    paths = [saved(here / "t", f"checkpoint_{number}") for number in (1, 2, 3)]
+    for path in paths:
+        mirror.store(path)
+    after = mirror_of(storage, here, 1)
+    after.retain("t", paths[:2])
+    after.retain("never", [])
+    names = [commit.name for commit in Commits(storage.below("t")).newest_first()]
+    assert names == ["checkpoint_2", "checkpoint_1"]
+    with pytest.raises(Fenced):
+        mirror.store(saved(here / "t", "checkpoint_4"))
+    assert after.store(saved(here / "t", "checkpoint_5")) is Stored.COMMITTED
+
+
+def test_what_is_neither_here_nor_there_cannot_be_brought(storage, here):
+    mirror = mirror_of(storage, here)
+    path = str(here / "t" / "checkpoint_1")
+    assert not mirror.has(path)
+    with pytest.raises(FileNotFoundError, match="checkpoint_1"):
+        mirror.bring(path)
+
+
+def test_what_is_here_is_not_fetched(scripted, here):
+    mirror = mirror_of(scripted, here)
+    path = saved(here / "t", "checkpoint_1")
+    calls = len(scripted.script.calls)
+    assert mirror.has(path)
+    mirror.bring(path)
+    assert len(scripted.script.calls) == calls
+
+
+def test_what_comes_damaged_is_told_of(scripted, here, elsewhere):
+    mirror_of(scripted, here).store(saved(here / "t", "checkpoint_1"))
+    mirror = mirror_of(scripted, elsewhere, 1)
+    scripted.script.serve = lambda key, data: data if "commits/" in key else data[::-1]
+    with pytest.raises(CheckpointCorrupt):
+        mirror.bring(str(elsewhere / "t" / "checkpoint_1"))
+    assert os.listdir(elsewhere / "t") == []
+
+
+def test_one_whose_record_is_damaged_is_not_there(scripted, here, elsewhere):
+    mirror_of(scripted, here).store(saved(here / "t", "checkpoint_1"))
+    scripted.script.objects["t/commits/00000002"] = b""
+    assert not mirror_of(scripted, elsewhere, 1).has(str(elsewhere / "t" / "checkpoint_1"))
+
+
+def test_the_newest_of_those_that_are_known_is_found(storage, here, elsewhere):
+    mirror = mirror_of(storage, here)
+    for number in (1, 2, 3):
+        mirror.store(saved(here / "t", f"checkpoint_{number}"))
+    there = mirror_of(storage, elsewhere, 1)
+    paths = [str(elsewhere / "t" / f"checkpoint_{number}" / "model") for number in (1, 2, 9)]
+    assert there.newest("t", paths) == paths[1]
+    assert there.newest("t", paths[2:]) is None
+    assert there.newest("t", []) is None
+    assert there.newest("never", [str(elsewhere / "never" / "checkpoint_1")]) is None
+
+
+def test_the_newest_is_the_one_before_when_the_record_of_the_last_is_damaged(
+    scripted, here, elsewhere
+):
+    mirror = mirror_of(scripted, here)
+    for number in (1, 2):
+        mirror.store(saved(here / "t", f"checkpoint_{number}"))
+    scripted.script.objects["t/commits/00000003"] = b""
+    there = mirror_of(scripted, elsewhere, 1)
+    paths = [str(elsewhere / "t" / f"checkpoint_{number}" / "model") for number in (1, 2)]
+    assert there.newest("t", paths) == paths[0]
+
+
+def test_a_driver_that_was_overtaken_cannot_store_any_more(storage, here, elsewhere):
+    first = mirror_of(storage, here)
+    first.store(saved(here / "t", "checkpoint_1"))
+    second = mirror_of(storage, elsewhere, 1)
+    second.store(saved(elsewhere / "t", "checkpoint_2"))
+    with pytest.raises(Fenced):
+        first.store(saved(here / "t", "checkpoint_3"))
+
+
+def test_what_is_forgotten_of_a_trial_is_looked_up_again(storage, here):
+    mirror = mirror_of(storage, here)
+    mirror.store(saved(here / "t", "checkpoint_1"))
+    mirror.forget("t")
+    mirror.forget("never")
+    assert mirror.store(saved(here / "t", "checkpoint_2")) is Stored.COMMITTED
+    names = [commit.name for commit in Commits(storage.below("t")).newest_first()]
+    assert names == ["checkpoint_2", "checkpoint_1"]
+
+
+@pytest.mark.parametrize(
+    "where", ["../t/checkpoint_1", "checkpoint_1", "t", "t/model", "t/../../x"]
+)
+def test_a_path_that_is_no_checkpoint_of_the_experiment_is_refused(scripted, here, where):
+    mirror = mirror_of(scripted, here)
+    before = dict(scripted.script.objects)
+    path = str(here / where)
+    for call in (
+        lambda: mirror.store(path),
+        lambda: mirror.delete(path),
+        lambda: mirror.has(path),
+        lambda: mirror.bring(path),
+        lambda: mirror.newest("t", [path]),
+    ):
+        with pytest.raises(StorageError, match="no checkpoint of a trial"):
+            call()
+    assert scripted.script.objects == before
+
+
+# -- results ------------------------------------------------------------------------------------
+
+
+def sent(mirror, exported=(), *, final=False):
+    """What is uploaded now."""
+    script = mirror.storage.script
+    before = len(script.calls)
+    mirror.send_files("t", exported, final)
+    return sorted(
+        call.removeprefix("upload ") for call in script.calls[before:] if call.startswith("upload")
+    )
+
+
+@pytest.fixture
+def mirror(scripted, here):
+    return mirror_of(scripted, here)
+
+
+def test_only_what_has_changed_is_sent(mirror, here):
+    for name in ("result.json", "progress.csv"):
+        (here / "t" / name).write_text(name)
+    assert sent(mirror) == ["progress.csv", "result.json"]
+    assert sent(mirror) == []
+    with (here / "t" / "result.json").open("a") as file:
+        file.write("more")
+    assert sent(mirror) == ["result.json"]
+    assert mirror.storage.script.objects["t/result.json"] == b"result.jsonmore"
+    (here / "t" / "new").write_text("x")
+    assert sent(mirror) == ["new"]
+
+
+def test_what_failed_is_sent_again(mirror, here):
+    (here / "t" / "a").write_text("x")
+    mirror.storage.script.fail("upload a")
+    with pytest.raises(StorageError):
+        mirror.send_files("t", [], False)
+    assert sent(mirror) == ["a"]
+
+
+def test_checkpoints_hidden_files_and_links_are_not_sent(mirror, here, tmp_path):
+    logdir = here / "t"
+    saved(logdir, "checkpoint_1")
+    (logdir / "dir").mkdir()
+    (logdir / "dir" / "inner").write_text("x")
+    (logdir / ".hidden").write_text("x")
+    (logdir / "a").write_text("x")
+    (tmp_path / "secret").write_text("s")
+    (logdir / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(logdir / "fifo")
+    assert sent(mirror, final=True) == ["a"]
+
+
+def test_large_files_wait_for_the_end(mirror, here):
+    with (here / "t" / "large").open("wb") as file:
+        file.truncate((8 << 20) + 1)
+    assert sent(mirror) == []
+    assert sent(mirror, final=True) == ["large"]
+    assert sent(mirror, final=True) == []
+
+
+def test_what_was_exported_is_sent_with_all_that_is_in_it(mirror, here):
+    logdir = here / "t"
+    (logdir / "model" / "inner").mkdir(parents=True)
+    (logdir / "model" / "a").write_text("x")
+    (logdir / "model" / "inner" / "b").write_text("x")
+    (logdir / "other" / "dir").mkdir(parents=True)
+    (logdir / "other" / "dir" / "c").write_text("x")
+    (logdir / "other" / "not").write_text("x")
+    (logdir / "top").write_text("x")
+    exported = [str(logdir / "model"), "other/dir/c", str(logdir / "top"), str(logdir / "never")]
+    assert sent(mirror, exported) == ["model/a", "model/inner/b", "other/dir/c", "top"]
+    assert sent(mirror, exported) == []
+
+
+def test_what_was_exported_elsewhere_stays_there(mirror, here, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a").write_text("x")
+    exported = [str(tmp_path / "outside"), "../../outside/a", str(here / "t"), ".", str(here), "/"]
+    assert sent(mirror, exported) == []
+
+
+def test_what_was_exported_by_way_of_a_link_is_not_sent(mirror, here, tmp_path):
+    outside = tmp_path / "outside"
+    (outside / "inner").mkdir(parents=True)
+    (outside / "secret").write_text("s")
+    (outside / "inner" / "secret").write_text("s")
+    (here / "t" / "link").symlink_to(outside)
+    (here / "t" / "model").mkdir()
+    (here / "t" / "model" / "link").symlink_to(outside)
+    (here / "t" / "model" / "a").write_text("x")
+    exported = ["link", "link/", "link/secret", "link/inner", "model"]
+    assert sent(mirror, exported) == ["model/a"]
+
+
+def test_a_checkpoint_is_not_sent_as_something_exported(mirror, here):
+    path = saved(here / "t", "checkpoint_1")
+    assert sent(mirror, [str(here / "t" / "checkpoint_1"), path]) == []
+
+
+def test_a_trial_without_a_directory_has_nothing_to_send(mirror):
+    mirror.send_files("never", [], True)
+
+
+def test_a_file_that_vanishes_is_passed_over(mirror, here, monkeypatch):
+    for name in ("a", "b", "c"):
+        (here / "t" / name).write_text("x")
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if os.fspath(path) == str(here / "t" / "b"):
+            (here / "t" / "b").unlink(missing_ok=True)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert sent(mirror) == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\u00a0b", os.fsdecode(b"\xff")])
+def test_a_name_that_no_object_can_have_holds_up_nothing_else(mirror, here, name):
+    for each in ("a", name, "\U0001f600"):
+        (here / "t" / each).write_text("x")
+    with pytest.raises(StorageError, match="no name that an object can have"):
+        mirror.send_files("t", [], True)
+    assert keys(mirror.storage) == ["t/a", "t/\U0001f600"]
+
+
+def test_a_checkpoint_with_a_name_that_no_object_can_have_fails_like_storage(scripted, here):
+    mirror = mirror_of(scripted, here)
+    path = saved(here / "t", "checkpoint_1", {"model": b"x", "a\\b": b"y"})
+    with pytest.raises(TuneError) as raised:
+        mirror.store(path)
+    # What uploads catch, so that the run goes on and tells of it.
+    assert isinstance(raised.value, StorageError)
+    assert keys(scripted) == ["t/commits/00000001"] or keys(scripted) == []
+
+
+def test_where_a_durable_trial_keeps_its_checkpoints_is_its_own_and_ranks_by_attempt(storage, here):
+    mirror = mirror_of(storage, here, 3)
+    place = mirror.remote_dir("t", 2)
+    assert place.storage.url == f"{storage.url}/t"
+    assert place.writer.rank == (3, 2)
+    assert place.writer.token == mirror.segments.driver
+    assert mirror.url == storage.url
