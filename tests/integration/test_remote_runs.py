@@ -82,7 +82,9 @@ async def run(place, remote, until, trainable=Counts, **arguments):
         return await tune.run(trainable, executor=pool, **given | arguments)
 
 
-@pytest.fixture(params=["local", "s3", pytest.param("fsspec", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s3", "fsspec"))]
+)
 def remote(request, tmp_path, s3_server):
     """A place, and the options that reach it."""
     if request.param == "local":
