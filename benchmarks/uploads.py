@@ -32,6 +32,7 @@ from object_server import ObjectServer, object_server
 from tcp_proxy import Faults, TcpProxy
 
 SIZE = 64 << 20
+RUN = tune.run  # imported now, and not while the loop is watched
 
 
 class Large(tune.Trainable):
@@ -102,7 +103,7 @@ async def lateness(seconds: float, meanwhile: Any = None) -> str:
 async def train(place: str, **arguments: Any) -> str:
     async with ProcessExecutor(2) as pool:
         try:
-            await tune.run(
+            await RUN(
                 Steps, executor=pool, num_samples=2, stop={"training_iteration": 150}, verbose=0,
                 checkpoint_freq=2, keep_checkpoints_num=2, storage_path=place, **arguments,
             )  # fmt: skip
