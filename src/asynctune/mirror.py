@@ -50,7 +50,7 @@ class Mirror:
         self.segments = Segments(storage)
         self.epoch = 0
         self._directory = directory
-        self._commits: dict[str, Commits] = {}
+        self._commits: dict[str, tuple[int, Commits]] = {}
         self._sent: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
@@ -79,13 +79,14 @@ class Mirror:
 
     # -- checkpoints ------------------------------------------------------------------------------
 
-    def store(self, path: str, *, look_first: bool = False) -> Stored:
+    def store(self, path: str, attempt: int = 0, *, look_first: bool = False) -> Stored:
         """Commit a local checkpoint.
 
         Its files are linked first: the trial may delete it while it is on its way.
 
         Args:
             path: A path in it.
+            attempt: Which attempt of its trial the driver knows of.
             look_first: Whether it may have been committed before.
 
         Raises:
@@ -94,7 +95,7 @@ class Mirror:
         """
         trial_id, name, _ = self._parts(path)
         root = Path(self._directory, trial_id, name)
-        commits = self._commits_of(trial_id)
+        commits = self._commits_of(trial_id, attempt)
         if look_first and commits.find(name) is not None:
             return Stored.THERE
         linked = Path(self._directory, LINKS, trial_id, name)
@@ -107,10 +108,10 @@ class Mirror:
             shutil.rmtree(linked, ignore_errors=True)
         return Stored.COMMITTED
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, attempt: int = 0) -> None:
         """Remove a checkpoint there, and here if it is."""
         trial_id, name, _ = self._parts(path)
-        self._commits_of(trial_id).delete(name)
+        self._commits_of(trial_id, attempt).delete(name)
         _checkpoint.delete(path)
 
     def is_here(self, path: str) -> bool:
@@ -158,9 +159,9 @@ class Mirror:
                 return known[trial_id, commit.name]
         return None
 
-    def retain(self, trial_id: str, paths: Iterable[str]) -> None:
-        """Remove the checkpoints of a trial that no journal knows: its driver died at them."""
-        self._commits_of(trial_id).retain({self._parts(path)[1] for path in paths})
+    def retain(self, trial_id: str, paths: Iterable[str], attempt: int = 0) -> None:
+        """Remove all checkpoints of a trial but those of these paths."""
+        self._commits_of(trial_id, attempt).retain({self._parts(path)[1] for path in paths})
 
     # -- results ----------------------------------------------------------------------------------
 
@@ -202,12 +203,15 @@ class Mirror:
         """Let what is under way fail instead of trying again."""
         self.storage.close()
 
-    def _commits_of(self, trial_id: str) -> Commits:
+    def _commits_of(self, trial_id: str, attempt: int = 0) -> Commits:
+        """Return the commits of a trial; who writes to them says which attempt of it he knows of."""
         with self._lock:
-            if trial_id not in self._commits:
-                place = self.remote_dir(trial_id, 0)
-                self._commits[trial_id] = Commits(place.storage, place.writer)
-            return self._commits[trial_id]
+            known, commits = self._commits.get(trial_id, (-1, None))
+            if commits is None or known < attempt:
+                place = self.remote_dir(trial_id, attempt)
+                commits = Commits(place.storage, place.writer)
+                self._commits[trial_id] = attempt, commits
+            return commits
 
     def _parts(self, path: str) -> tuple[str, str, str]:
         """Split a checkpoint's path into trial, name and the rest."""

@@ -43,4 +43,4 @@ def recovered(
                 needed.add(usable[path].path)
                 yield usable[path]
         own = (path for path in needed if path.startswith(f"{trial.trial_id}/"))
-        mirror.retain(trial.trial_id, map(trial.path_of, own))
+        mirror.retain(trial.trial_id, map(trial.path_of, own), trial.attempt)

@@ -262,17 +262,18 @@ class Uploads:
         """Do what there is to do for a trial."""
         # Once something has failed after the end of the run, nothing more is begun.
         while not (self._closing.is_set() and self._failed):
+            attempt = self._state.trials[trial_id].attempt
             if lane.wanted:
                 stored = await self._in_thread(
-                    partial(self._mirror.store, look_first=True), lane.wanted[0]
+                    partial(self._mirror.store, look_first=True), lane.wanted[0], attempt
                 )
                 del lane.wanted[0]
                 self._committed += stored is Stored.COMMITTED
             elif lane.newest is not None:
-                await self._send_newest(lane)
+                await self._send_newest(lane, attempt)
             elif lane.dropped:
                 if not lane.is_behind:
-                    await self._in_thread(self._mirror.delete, lane.dropped[0])
+                    await self._in_thread(self._mirror.delete, lane.dropped[0], attempt)
                 del lane.dropped[0]
             elif lane.results:
                 lane.results = False
@@ -281,10 +282,10 @@ class Uploads:
                 self._failed.pop(trial_id, None)
                 return
 
-    async def _send_newest(self, lane: Lane) -> None:
+    async def _send_newest(self, lane: Lane, attempt: int) -> None:
         path = lane.take_newest()
         try:
-            stored = await self._in_thread(self._mirror.store, path)
+            stored = await self._in_thread(self._mirror.store, path, attempt)
         except BaseException:
             if lane.newest is None:
                 lane.newest = path
