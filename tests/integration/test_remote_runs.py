@@ -426,3 +426,50 @@ async def test_the_command_fetch_brings_all_of_it(tmp_path, remote, s3_server, m
     assert "no experiment" in capsys.readouterr().err
     with pytest.raises(tune.TuneError, match="asynctune fetch s3://x/y"):
         tune.Analysis("s3://x/y")
+
+
+class DurableFailsOnce(Durable):
+    def _train(self):
+        row = super()._train()
+        if self.n == 5 and not self.began:
+            raise ValueError("planted")
+        return row
+
+
+async def test_a_durable_trial_that_is_tried_again_keeps_and_deletes_as_any(tmp_path, remote):
+    analysis = await run(
+        tmp_path / "a", None, 9, DurableFailsOnce, max_failures=1, keep_checkpoints_num=1, **remote
+    )
+    for trial in analysis.trials:
+        assert (trial.num_failures, trial.last_result["began"]) == (1, 4)
+        own = opened(remote).below("far").below(trial.trial_id)
+        names = await asyncio.to_thread(
+            lambda own=own: [c.name for c in Commits(own).newest_first()]
+        )
+        assert names == ["checkpoint_8"]
+        assert [Path(c.path).parent.name for c in trial.checkpoints] == names
+        assert sorted(d for d in os.listdir(trial.logdir) if d.startswith("checkpoint")) == names
+
+
+async def test_a_secret_in_the_options_reaches_the_server_and_nothing_else(
+    tmp_path, s3_server, monkeypatch
+):
+    options = s3_server.options()
+    canary = options["secret_access_key"]
+    monkeypatch.setenv("THE_KEY", canary)
+    options["secret_access_key"] = tune.Secret("env:THE_KEY")
+    url = f"s3://bucket/{uuid.uuid4().hex}"
+    analysis = await run(
+        tmp_path / "a", None, 3, Durable, upload_dir=url, storage_options=options, num_samples=1
+    )
+    assert analysis.trials[0].status == "TERMINATED"
+
+    def found():
+        files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+        there = open_storage(url, s3_server.options())
+        contents = [path.read_bytes() for path in files]
+        contents += [there.read(entry.key, limit=10**7) for entry in list(there.list(""))]
+        assert len(contents) > 8
+        return [data for data in contents if canary.encode() in data]
+
+    assert await asyncio.to_thread(found) == []
