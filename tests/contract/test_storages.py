@@ -16,6 +16,7 @@ from asynctune.storage import (
     Storage,
     open_storage,
 )
+from tcp_proxy import tcp_proxy
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -221,3 +222,21 @@ def test_nothing_shows_the_credentials(s3_server):
     shown = f"{storage!r} {raised.value} {storage.url}"
     assert "canary" not in shown
     assert isinstance(storage, ObjectStorage)
+
+
+def test_closing_a_part_of_a_place_leaves_the_place_as_it_was(s3_server):
+    with tcp_proxy(s3_server.port, errors=1.0) as proxy:
+        options = s3_server.options(proxy.port, client_options={"pool_max_idle_per_host": "0"})
+        whole = open_storage(f"s3://bucket/{uuid.uuid4().hex}", options)
+        part = whole.below("part")
+        inner = part.below("inner")
+        part.close()
+        for closed in (part, inner, part.below("later"), part.limited()):
+            with pytest.raises(StorageError, match="was given up"):
+                closed.create("k", b"x")
+
+        def recover(size):
+            proxy.faults.errors = 0.0
+
+        proxy.on_error = recover
+        assert whole.create("k", b"x")

@@ -130,7 +130,7 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let calls that are under way in other threads fail instead of trying again."""
+        """Let calls here and in parts of this fail, in whatever thread, instead of trying again."""
         ...
 
 

@@ -69,7 +69,7 @@ class FsspecStorage:
 
     def below(self, prefix: str) -> Self:
         path = joined(self._path, plain_key(prefix, self.url))
-        return self._copy(path, self._retries)
+        return self._copy(path, self._retries.part())
 
     def limited(self) -> Self:
         return self._copy(self._path, self._retries.limited())
@@ -141,7 +141,7 @@ class FsspecStorage:
         return self._call(key, "HEAD", look)
 
     def close(self) -> None:
-        self._retries.closed.set()
+        self._retries.close()
 
     def _copy(self, path: str, retries: Retries) -> Self:
         copied = type(self)(self._filesystem, path, single_writer=True)

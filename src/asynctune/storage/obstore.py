@@ -77,7 +77,7 @@ class ObjectStorage:
         return joined(self._bucket, self._prefix) if self._prefix else self._bucket
 
     def below(self, prefix: str) -> Self:
-        return self._copy(joined(self._prefix, plain_key(prefix, self.url)), self._retries)
+        return self._copy(joined(self._prefix, plain_key(prefix, self.url)), self._retries.part())
 
     def limited(self) -> Self:
         return self._copy(self._prefix, self._retries.limited())
@@ -179,7 +179,7 @@ class ObjectStorage:
         return True
 
     def close(self) -> None:
-        self._retries.closed.set()
+        self._retries.close()
 
     def _copy(self, prefix: str, retries: Retries) -> Self:
         copied = object.__new__(type(self))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakSet
 
 from asynctune.errors import StorageError, StorageTimeout
 from asynctune.storage.base import Timeouts
@@ -31,23 +32,37 @@ class Retries:
     Args:
         timeouts: How long all attempts together may take.
         deadline: When they have to be over at the latest, by ``time.monotonic()``.
-        closed: Set when nothing is to be tried again.
     """
 
-    def __init__(
-        self,
-        timeouts: Timeouts,
-        deadline: float | None = None,
-        closed: threading.Event | None = None,
-    ) -> None:
+    def __init__(self, timeouts: Timeouts, deadline: float | None = None) -> None:
         self.timeouts = timeouts
         self.deadline = deadline
-        self.closed = closed or threading.Event()
+        self._closed = threading.Event()
+        self._parts: WeakSet[Retries] = WeakSet()
+        self._lock = threading.Lock()
+
+    def part(self) -> Retries:
+        """Return the same for a part of the place; closing the whole closes it, too."""
+        made = Retries(self.timeouts, self.deadline)
+        with self._lock:
+            self._parts.add(made)
+            if self._closed.is_set():
+                made.close()
+        return made
 
     def limited(self) -> Retries:
-        """Return the same with one deadline for all calls."""
-        deadline = self.deadline or time.monotonic() + self.timeouts.operation_timeout_s
-        return Retries(self.timeouts, deadline, self.closed)
+        """Return a part with one deadline for all calls."""
+        made = self.part()
+        made.deadline = self.deadline or time.monotonic() + self.timeouts.operation_timeout_s
+        return made
+
+    def close(self) -> None:
+        """Let nothing be tried again."""
+        with self._lock:
+            self._closed.set()
+            parts = list(self._parts)
+        for part in parts:
+            part.close()
 
     def call(self, function: Callable[[float], T], what: str) -> T:
         """Call until it works.
@@ -77,5 +92,5 @@ class Retries:
                     raise StorageTimeout(
                         f"{what} did not succeed within {limit:g} s, in {times}; the last time: {exc}"
                     ) from exc.__cause__
-                if self.closed.wait(delay):
+                if self._closed.wait(delay):
                     raise StorageError(f"{what} was given up: {exc}") from exc.__cause__
