@@ -161,6 +161,8 @@ class DurableTrainable(Trainable):
     def _split(self, path: str) -> tuple[str, str]:
         """Split a path into the name of the checkpoint, "" for none, and what in it is meant."""
         full = Path(os.path.abspath(path))
+        if self._remote is not None and not full.is_relative_to(self._logdir):
+            return "", ""  # another trial's: one of ours may be called the same
         parts = (
             full.relative_to(self._logdir).parts
             if full.is_relative_to(self._logdir)

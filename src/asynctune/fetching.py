@@ -65,7 +65,8 @@ def _fetch_trial(place: Storage, trial: Trial, say: Callable[[str], object]) -> 
         if "/" not in name and not target.exists() and entry.size <= _LARGEST_LOG:
             place.download(name, target, entry.size)
     commits, brought, damaged = Commits(place), 0, 0
-    for commit in commits.newest_first():
+    bad: list[CheckpointCorrupt] = []
+    for commit in commits.newest_first(bad):
         if not Path(trial.logdir, commit.name).exists():
             try:
                 commits.fetch(commit, Path(trial.logdir))
@@ -73,6 +74,9 @@ def _fetch_trial(place: Storage, trial: Trial, say: Callable[[str], object]) -> 
             except CheckpointCorrupt as exc:
                 damaged += 1
                 say(str(exc))
+    damaged += len(bad)
+    for error in bad:
+        say(str(error))
     say(
         f"{trial.trial_id}  {trial.status}  {trial.num_results} results, {brought} checkpoints brought"
     )

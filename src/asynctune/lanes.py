@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asynctune.errors import StorageDenied, StorageError, StorageFull, StorageTimeout
+
 
 @dataclass(frozen=True, slots=True)
 class UploadStats:
@@ -53,6 +55,10 @@ class Lane:
         path, self.newest = self.newest, None
         return path
 
+    def keep(self, path: str) -> None:
+        """Do not remove a checkpoint: it was saved again under its name."""
+        self.dropped = [each for each in self.dropped if each != path]
+
     @property
     def waiting(self) -> int:
         """How many checkpoints wait."""
@@ -67,3 +73,30 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether nothing waits, and nothing is under way."""
         return self.is_done and not self.busy
+
+
+def checkpoint_of(stored: str) -> str:
+    """Return the checkpoint that a path of the journal lies in."""
+    return "/".join(stored.split("/")[:2])
+
+
+def is_down(error: Exception) -> bool:
+    """Tell whether an error is one of the place as a whole, so that nothing else will work either."""
+    return isinstance(error, StorageTimeout | StorageDenied | StorageFull)
+
+
+def incomplete(stats: UploadStats, directory: str, cause: Exception | None) -> StorageError:
+    """Return the error for uploads that did not come to their end.
+
+    Args:
+        stats: How far they came.
+        directory: Where all of it is.
+        cause: Why, if that is known.
+    """
+    kind = type(cause) if isinstance(cause, StorageError) else StorageError
+    error = kind(
+        f"not everything could be uploaded to {stats}. All of it is in {directory}; resume the experiment "
+        "there to upload the rest"
+    )
+    error.__cause__ = cause
+    return error

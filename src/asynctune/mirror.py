@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -106,13 +107,16 @@ class Mirror:
             return Stored.THERE if commits.find(name) is not None else Stored.GONE
         finally:
             shutil.rmtree(linked, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another one of the trial is on its way
+                linked.parent.rmdir()
         return Stored.COMMITTED
 
-    def delete(self, path: str, attempt: int = 0) -> None:
-        """Remove a checkpoint there, and here if it is."""
+    def delete(self, path: str, attempt: int = 0, here: bool = True) -> None:
+        """Remove a checkpoint there, and here if nobody else does."""
         trial_id, name, _ = self._parts(path)
         self._commits_of(trial_id, attempt).delete(name)
-        _checkpoint.delete(path)
+        if here:
+            _checkpoint.delete(path)
 
     def is_here(self, path: str) -> bool:
         """Tell whether the checkpoint of a path has a local copy."""
@@ -124,8 +128,10 @@ class Mirror:
 
     def has(self, path: str) -> bool:
         """Tell whether a checkpoint is here, or can be brought."""
-        if self.is_here(path):
-            return True
+        return self.is_here(path) or self.is_there(path)
+
+    def is_there(self, path: str) -> bool:
+        """Tell whether a checkpoint is committed there."""
         trial_id, name, _ = self._parts(path)
         try:
             return self._commits_of(trial_id).find(name) is not None

@@ -43,6 +43,13 @@ class Opened:
     torn: int = 0
     mirror: Mirror | None = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the remote side may lack something that earlier drivers wrote here."""
+        if self.past is None or self.mirror is None:
+            return False
+        return not self.past.ended_well or self.mirror.segments.end < self.journal.shown_end
+
     def close(self) -> None:
         """Close the journal, and let others have the experiment."""
         self.journal.close()

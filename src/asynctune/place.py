@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from asynctune.blame import about, shown
@@ -56,13 +57,18 @@ def places_of(options: Options, name: str) -> tuple[str, Storage | None]:
             )
         return folder, None
     with about(remote_argument):
-        return folder, open_storage(where, options.storage_options).below(name)
+        remote = open_storage(where, options.storage_options).below(name)
+    if remote.url == Path(folder, name).as_uri():
+        raise ConfigError(
+            f"{remote_argument} is where the experiment is written anyway, {folder}; give another place"
+        )
+    return folder, remote
 
 
 def _is_remote(where: Any) -> bool:
     """Tell whether a place is another than a directory of this machine."""
     if isinstance(where, str):
-        return is_url(where) and not where.startswith("file://")
+        return is_url(where) and not where.lower().startswith("file://")
     return where is not None and not isinstance(where, os.PathLike)
 
 

@@ -42,5 +42,8 @@ def recovered(
             if path is not None:
                 needed.add(usable[path].path)
                 yield usable[path]
+        newest = trial.checkpoint
+        if newest is not None and not mirror.is_there(newest.path):
+            continue  # what is there is all there is until that one has come
         own = (path for path in needed if path.startswith(f"{trial.trial_id}/"))
         mirror.retain(trial.trial_id, map(trial.path_of, own), trial.attempt)

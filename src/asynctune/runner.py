@@ -333,9 +333,13 @@ class Runner:
         past = self._opened.past
         assert past is not None
         events = await anyio.to_thread.run_sync(
-            lambda: list(recovered(past, self.state.trials.values(), replay.unfinished(), mirror))
+            lambda: list(recovered(past, self.state.trials.values(), replay.unfinished(), mirror)),
+            abandon_on_cancel=True,
         )
         for event in events:
+            if isinstance(event, ev.CheckpointDropped):
+                assert self.uploads is not None
+                self.uploads.expect_gone(event.trial_id, event.path)
             self.record(event)
             if isinstance(event, ev.CheckpointDropped):
                 await warn("%s was not uploaded before its driver died", event.path)

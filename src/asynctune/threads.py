@@ -27,7 +27,12 @@ async def run_at_once(function: Callable[..., T], *args: Any) -> T:
     return await anyio.to_thread.run_sync(function, *args, limiter=limiter(1))
 
 
-async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], object]) -> T:
+async def run_whole(
+    function: Callable[..., T],
+    *args: Any,
+    undo: Callable[[T], object],
+    hurry: Callable[[], object] | None = None,
+) -> T:
     """Call a function in a thread; if the wait is cancelled, wait all the same and undo it.
 
     A task's own cancellation, unlike that of a scope, leaves a thread running and its result with
@@ -37,12 +42,13 @@ async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], 
         function: What to call.
         *args: Its arguments.
         undo: Is given the result when nobody else takes it; runs in a thread.
+        hurry: Called at each cancellation, so that the function may end sooner.
     """
     cancelled: asyncio.CancelledError | None = None
     # The shield keeps a cancelled scope around us from knocking again at each turn of the loop.
     with anyio.CancelScope(shield=True):
         task = asyncio.ensure_future(run_at_once(function, *args))
-        cancelled = await _wait_out(task)
+        cancelled = await _wait_out(task, hurry)
         if cancelled is None:
             return task.result()
         if task.exception() is None:
@@ -53,7 +59,9 @@ async def run_whole(function: Callable[..., T], *args: Any, undo: Callable[[T], 
     raise cancelled
 
 
-async def _wait_out(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+async def _wait_out(
+    task: asyncio.Future[Any], hurry: Callable[[], object] | None = None
+) -> asyncio.CancelledError | None:
     """Wait for the end of a task whatever happens; return the cancellation that came meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -61,4 +69,6 @@ async def _wait_out(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
             await asyncio.wait([task])
         except asyncio.CancelledError as exc:
             cancelled = exc
+            if hurry is not None:
+                hurry()
     return cancelled

@@ -144,7 +144,8 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
         preflight = Preflight(plan, shipment, executor)
         await anyio.to_thread.run_sync(preflight.check)
         spec = await anyio.to_thread.run_sync(started, plan, shipment)
-        opened = await run_whole(open_experiment, plan, spec, undo=Opened.close)
+        hurry = plan.remote.close if plan.remote is not None else None
+        opened = await run_whole(open_experiment, plan, spec, undo=Opened.close, hurry=hurry)
         owned.callback(opened.close)
         runner = Runner(opened, shipment, executor, preflight)
         if opened.past is not None:

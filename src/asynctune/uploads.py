@@ -17,7 +17,7 @@ from asynctune import events as ev
 from asynctune.durable import DurableTrainable
 from asynctune.errors import ExperimentLocked, Fenced, StorageError, TuneError
 from asynctune.journal import Follower, Journal
-from asynctune.lanes import Lane, UploadStats
+from asynctune.lanes import Lane, UploadStats, checkpoint_of, incomplete, is_down
 from asynctune.mirror import Mirror, Stored
 from asynctune.notices import warn
 from asynctune.opening import Opened
@@ -49,6 +49,7 @@ class Uploads:
         plan: What the run does.
         itself: Whether the trainable uploads its checkpoints itself.
         say: Told what people should know.
+        is_unsure: Whether logs of earlier drivers may not be there.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Uploads:
         *,
         itself: bool,
         say: Callable[[str], Awaitable[None]],
+        is_unsure: bool = False,
     ) -> None:
         self._mirror = mirror
         self._journal = journal
@@ -68,11 +70,13 @@ class Uploads:
         self._interval_s = plan.upload_interval_s
         self._itself = itself
         self._say = say
+        self._is_unsure = is_unsure
         self._lanes: dict[str, Lane] = {}
         self._dropped: deque[tuple[int, str, str]] = deque()
         self._failed: dict[str, Exception] = {}
         self._committed = self._skipped = 0
-        self._watched = False
+        self._watched = self._sent_last = self._is_down = self._has_failed = False
+        self._gone: set[tuple[str, str]] = set()
         self._closing = anyio.Event()
         self._changed = anyio.Event()
         self._drain = anyio.CancelScope(shield=True)
@@ -93,6 +97,7 @@ class Uploads:
             plan,
             itself=issubclass(trainable, DurableTrainable),
             say=say if plan.options.verbose else say_nothing,
+            is_unsure=opened.is_behind,
         )
 
     @property
@@ -123,13 +128,16 @@ class Uploads:
         """
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, self._journal.follow_on())
-                tasks.start_soon(self._send_journal)
+                tasks.start_soon(self._tell_end, self._watch, self._journal.follow_on())
+                tasks.start_soon(self._tell_end, self._send_journal)
                 for _ in range(_AT_ONCE):
-                    tasks.start_soon(self._work)
+                    tasks.start_soon(self._tell_end, self._work)
                 self._catch_up()
                 try:
                     yield
+                except BaseException:
+                    self._has_failed = True
+                    raise
                 finally:
                     try:
                         if not tasks.cancel_scope.cancel_called:  # else one of ours has failed
@@ -145,20 +153,34 @@ class Uploads:
 
     # -- the end ----------------------------------------------------------------------------------
 
+    async def _tell_end(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Run one of our tasks; if it fails, nobody is to wait for the others, behind a shield."""
+        try:
+            await function(*args)
+        except BaseException:
+            self._drain.cancel()
+            raise
+
     async def _finish(self) -> None:
         with self._drain:
             while self._journal.ended and not self._watched:
                 await self._changed.wait()
             self._failed.clear()
+            self._is_down = False
             self._closing.set()
             if (waiting := self.stats.waiting) > 0:
                 await self._say(f"waiting for {waiting} checkpoints to be uploaded")
             for trial_id, lane in self._lanes.items():
                 lane.results = True
                 self._queue(trial_id)
+            for lane in list(self._lanes.values()):  # each once: there may be many thousands
+                while not (lane.is_idle or self._gave_up):
+                    await self._changed.wait()
             while not (self._is_complete or self._gave_up):
                 await self._changed.wait()
             await self._say(f"uploads: {self.stats}")
+        if self._has_failed and not self._is_complete:  # otherwise it is raised
+            await warn("%s", self._incomplete())
 
     @property
     def _is_complete(self) -> bool:
@@ -167,31 +189,29 @@ class Uploads:
 
     @property
     def _gave_up(self) -> bool:
-        return bool(self._failed) and not any(lane.busy for lane in self._lanes.values())
+        lanes = self._lanes.values()
+        return bool(self._failed) and self._sent_last and not any(x.busy or x.queued for x in lanes)
 
     def _incomplete(self) -> StorageError:
-        cause = next(iter(self._failed.values()), None)
-        kind = type(cause) if isinstance(cause, StorageError) else StorageError
-        error = kind(
-            f"not everything could be uploaded to {self.stats}. All of it is in {self._directory}; resume "
-            "the experiment there to upload the rest"
-        )
-        error.__cause__ = cause
-        return error
+        return incomplete(self.stats, self._directory, next(iter(self._failed.values()), None))
 
     # -- what happens -----------------------------------------------------------------------------
 
     async def _watch(self, events: Follower) -> None:
         async for event in events:
             match event:
-                case ev.Checkpointed() if self._itself:
-                    self._committed += 1
                 case ev.Checkpointed():
-                    self._offer(event.trial_id, event.path)
+                    self._keep(event.trial_id, event.path)
+                    if self._itself:
+                        self._committed += 1
+                    else:
+                        self._offer(event.trial_id, event.path)
                 case ev.Exploited() if not self._itself:
                     owner = event.checkpoint.partition("/")[0]
                     self._lane(owner).wanted.append(self._path(event.checkpoint))
                     self._queue(owner)
+                case ev.CheckpointDropped() if (event.trial_id, event.path) in self._gone:
+                    self._gone.discard((event.trial_id, event.path))
                 case ev.CheckpointDropped():
                     # Whoever resumes from there has to know that it is not needed before it is gone.
                     self._dropped.append((self._journal.shown_end, event.trial_id, event.path))
@@ -208,10 +228,7 @@ class Uploads:
     def _catch_up(self) -> None:
         """Look after what earlier drivers may have left: the newest checkpoint of each trial, and logs."""
         for trial in self._state.trials.values():
-            if trial.status.is_final and trial.checkpoint is None:
-                continue
-            lane = self._lane(trial.trial_id)
-            lane.results = not trial.status.is_final
+            self._lane(trial.trial_id).results = self._is_unsure or not trial.status.is_final
             if trial.checkpoint is not None and not self._itself:
                 owner = trial.stored_path(trial.checkpoint.path).partition("/")[0]
                 self._lane(owner).wanted.append(trial.checkpoint.path)
@@ -222,6 +239,19 @@ class Uploads:
         self._skipped += lane.newest is not None
         lane.newest = self._path(path)
         self._queue(trial_id)
+
+    def expect_gone(self, trial_id: str, path: str) -> None:
+        """Be told of a checkpoint that is neither here nor there: its drop removes nothing.
+
+        What is called so from now on is a new one.
+        """
+        self._gone.add((trial_id, path))
+
+    def _keep(self, trial_id: str, path: str) -> None:
+        """Take the removal of a checkpoint back: it was saved again under its name."""
+        root = checkpoint_of(path)
+        self._dropped = deque(item for item in self._dropped if checkpoint_of(item[2]) != root)
+        self._lane(trial_id).keep(self._path(root))
 
     def _path(self, stored: str) -> str:
         return os.path.join(self._directory, stored)
@@ -260,8 +290,8 @@ class Uploads:
 
     async def _empty(self, trial_id: str, lane: Lane) -> None:
         """Do what there is to do for a trial."""
-        # Once something has failed after the end of the run, nothing more is begun.
-        while not (self._closing.is_set() and self._failed):
+        # After the end of the run nothing is tried again, nor begun when the place does not answer.
+        while not (self._closing.is_set() and (self._is_down or trial_id in self._failed)):
             attempt = self._state.trials[trial_id].attempt
             if lane.wanted:
                 stored = await self._in_thread(
@@ -272,9 +302,13 @@ class Uploads:
             elif lane.newest is not None:
                 await self._send_newest(lane, attempt)
             elif lane.dropped:
+                dropped = lane.dropped.pop(0)
                 if not lane.is_behind:
-                    await self._in_thread(self._mirror.delete, lane.dropped[0], attempt)
-                del lane.dropped[0]
+                    try:
+                        await self._in_thread(self._mirror.delete, dropped, attempt, self._itself)
+                    except BaseException:
+                        lane.dropped.insert(0, dropped)
+                        raise
             elif lane.results:
                 lane.results = False
                 await self._send_results(trial_id, lane)
@@ -325,6 +359,7 @@ class Uploads:
                 raise
             except (TuneError, OSError) as exc:
                 await self._take_note(_JOURNAL, exc)
+            self._sent_last = is_last
             self._notify()
             if is_last:
                 return
@@ -339,7 +374,7 @@ class Uploads:
         """Have those checkpoints removed of which the journal there says that nothing needs them."""
         while self._dropped and self._dropped[0][0] <= self._mirror.segments.end:
             _, trial_id, path = self._dropped.popleft()
-            self._lane(trial_id).dropped.append(self._path(path))
+            self._lane(trial_id).dropped.append(self._path(checkpoint_of(path)))
             self._queue(trial_id)
 
     def _send_segment(self, end: int) -> None:
@@ -349,6 +384,7 @@ class Uploads:
     async def _take_note(self, what: str, error: Exception) -> None:
         is_first = not self._failed
         self._failed[what] = error
+        self._is_down |= is_down(error)
         if is_first and not self._closing.is_set():
             await warn("an upload failed and is tried again; training goes on: %s", error)
 

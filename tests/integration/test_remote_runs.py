@@ -272,7 +272,10 @@ async def test_a_population_goes_on_from_there(tmp_path, remote, trainable):
     )
     for trial in second.trials:
         assert trial.status == "TERMINATED"
-        assert [r["training_iteration"] for r in trial.results] == list(range(1, 11))
+        reached = [r["training_iteration"] for r in trial.results]
+        # Whoever goes on from a donor that is ahead passes some over.
+        assert reached == sorted(set(reached))
+        assert (reached[0], reached[-1]) == (1, 10)
     if (
         trainable is Counts
     ):  # two trials on one loop, neither of which is done before the other begins

@@ -11,9 +11,11 @@ import pytest
 
 from asynctune.durable import DurableTrainable
 from asynctune.errors import CheckpointCorrupt, ConfigError, Fenced, StorageError
+from asynctune.hosting import Host, SyncCalls, host
 from asynctune.loggers import NoopLogger
 from asynctune.storage import LocalStorage, Storage
-from asynctune.storage.commits import Commits
+from asynctune.storage.commits import Commits, RemoteDir
+from asynctune.storage.records import Writer
 from scripted_storage import ScriptedStorage
 
 LOGS = {"params.json", "result.json", "progress.csv"}
@@ -529,3 +531,31 @@ def test_a_delete_that_fails_there_leaves_the_local_copy(scripted):
     assert local(a) == ["checkpoint_1"]
     a.delete_checkpoint(path)
     assert local(a) == names(scripted) == []
+
+
+def test_another_trials_checkpoint_is_never_mistaken_for_one_of_its_own(tmp_path):
+    """A donor's checkpoint that is damaged here may be called like one that this trial has saved."""
+    place = LocalStorage(tmp_path / "remote")
+
+    def made(trial_id):
+        logdir = tmp_path / "here" / trial_id
+        logdir.mkdir(parents=True)
+        remote = RemoteDir(place.below(trial_id), Writer(0, 0, "same"))
+        token = host.set(
+            Host(logdir=str(logdir), calls=SyncCalls(), trial_id=trial_id, remote=remote)
+        )
+        try:
+            return Counts(place.below(trial_id).url)
+        finally:
+            host.reset(token)
+
+    own, donor = made("own"), made("donor")
+    own.train()
+    own.save()
+    donor.train()
+    path = Path(donor.save())
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if file.is_file() and not file.name.startswith("."):
+            file.write_bytes(b"damaged")
+    with pytest.raises(CheckpointCorrupt):
+        own.restore(str(path))

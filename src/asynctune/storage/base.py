@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
+from urllib.parse import urlsplit
 
 from asynctune.errors import ConfigError, UnsafePath
 
@@ -166,3 +167,11 @@ def _is_long(key: str) -> bool:
 def joined(prefix: str, key: str) -> str:
     """Put a key behind a prefix."""
     return f"{prefix.rstrip('/')}/{key}" if prefix.rstrip("/") else key
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL as it may be shown: a user, a password or a query in it is left out."""
+    if "://" not in url or not ("@" in url or "?" in url):
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}/..."

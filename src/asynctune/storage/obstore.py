@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from asynctune.errors import CheckpointCorrupt, ConfigError, StorageDenied, StorageError
 from asynctune.files import storage_error
 from asynctune.secret import resolve
-from asynctune.storage.base import Entry, Timeouts, joined, plain_key
+from asynctune.storage.base import Entry, Timeouts, joined, plain_key, without_secrets
 from asynctune.storage.retries import Retries, Transient
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ _RANGE = 8 << 20
 _PAGE = 1000
 _PART_RETRY_S = 20.0
 _RETRIED = frozenset({408, 409, 425, 429})
-_CREDENTIALS = ("AWS_", "GOOGLE_", "AZURE_", "MSI_", "IDENTITY_")
+_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_", "MSI_", "IDENTITY_")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 
@@ -214,7 +214,14 @@ class ObjectStorage:
             store = self._client.get(left_s, parts=parts)
             try:
                 return function(store, path)
-            except Exception as exc:
+            except BaseException as exc:
+                if type(exc).__name__ == "PanicException":  # which is no Exception
+                    raise StorageError(
+                        f"{what} cannot be sent: obstore gave up. Options and credentials may have no "
+                        "control characters, such as a newline at the end"
+                    ) from exc
+                if not isinstance(exc, Exception):
+                    raise
                 again = self._client.forget()
                 error = _translated(exc, what)
                 if isinstance(error, StorageDenied) and again and not refused:
@@ -235,13 +242,13 @@ class _Client:
         self._options = options
         self._timeouts = timeouts
         self._built: dict[bool, Any] = {}
-        self._environment: dict[str, str] = {}
+        self._credentials: dict[str, str] = {}
         self._lock = threading.Lock()
         self._pid = 0
 
     def get(self, left_s: float, *, parts: bool) -> Any:
         """Return a client whose requests end before ``left_s`` seconds have passed."""
-        environment = _credentials()
+        credentials = self._read_credentials()
         with self._lock:
             if self._pid not in (0, os.getpid()):
                 raise StorageError(
@@ -249,9 +256,9 @@ class _Client:
                     "start processes with 'spawn', or leave storage to the parent"
                 )
             self._pid = os.getpid()
-            if environment != self._environment:
+            if credentials != self._credentials:
                 self._built.clear()
-                self._environment = environment
+                self._credentials = credentials
             hurried = left_s < min(
                 self._timeouts.read_timeout_s, self._timeouts.operation_timeout_s / 2
             )
@@ -266,7 +273,15 @@ class _Client:
         """Build anew the next time; tell whether the credentials have changed since."""
         with self._lock:
             self._built.clear()
-            return _credentials() != self._environment or "credential_provider" in self._options
+            changed = self._read_credentials() != self._credentials
+            return changed or "credential_provider" in self._options
+
+    def _read_credentials(self) -> dict[str, str]:
+        """Return what may have been renewed: variables, and what secrets among the options refer to."""
+        options = {f"={name}": str(value) for name, value in resolve(self._options).items()}
+        return {
+            name: os.environ[name] for name in os.environ if name.startswith(_PREFIXES)
+        } | options
 
     def _build(self, left_s: float, *, parts: bool) -> Any:
         from obstore.store import from_url
@@ -281,6 +296,8 @@ class _Client:
         if "credential_provider" in config:
             others["credential_provider"] = config.pop("credential_provider")
         endpoint = str(config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or "")
+        if "@" in urlsplit(endpoint).netloc:
+            raise ConfigError("the endpoint has a user or password in it; give keys as options")
         if endpoint.startswith("http://"):  # somebody has said so
             client.setdefault("allow_http", True)
         # One request is repeated by us, with new credentials. Of a large file it is the parts that are
@@ -292,9 +309,7 @@ class _Client:
                 "retry_timeout": timedelta(seconds=min(left_s, _PART_RETRY_S)),
             }
         try:
-            make: Any = (
-                from_url  # its overloads tell the kinds of stores apart; the URL does that here
-            )
+            make: Any = from_url  # its overloads tell stores apart; here the URL does
             return make(
                 self._bucket, config=config, client_options=client, retry_config=again, **others
             )
@@ -317,7 +332,7 @@ def _split(url: str) -> tuple[str, str]:
         import obstore as _  # noqa: F401 - whether it is there is the question
     except ImportError as exc:
         raise ConfigError(
-            f"{url!r} needs the extra 'cloud': pip install 'asynctune[cloud]'"
+            f"{without_secrets(url)!r} needs the extra 'cloud': pip install 'asynctune[cloud]'"
         ) from exc
     parts = urlsplit(url)
     if parts.username or parts.password:
@@ -328,15 +343,11 @@ def _split(url: str) -> tuple[str, str]:
     prefix = parts.path.strip("/")
     if not parts.netloc or parts.query or parts.fragment:
         raise ConfigError(
-            f"{url!r} is no place in a bucket; {parts.scheme}://bucket/path is wanted"
+            f"{without_secrets(url)!r} is no place in a bucket; {parts.scheme}://bucket/path is wanted"
         )
     if prefix:
         plain_key(prefix, url)
     return f"{parts.scheme}://{parts.netloc}", prefix
-
-
-def _credentials() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(_CREDENTIALS)}
 
 
 def _translated(error: Exception, what: str) -> Exception:

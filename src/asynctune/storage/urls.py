@@ -11,11 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 from asynctune.blame import about
 from asynctune.errors import ConfigError
-from asynctune.storage.base import Storage, Timeouts
+from asynctune.storage.base import Storage, Timeouts, without_secrets
 from asynctune.storage.local import LocalStorage
 from asynctune.storage.obstore import ObjectStorage
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _CLOUD = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
 _LIMITS = tuple(field.name for field in fields(Timeouts))
 
@@ -59,16 +59,19 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
         )
     os.fsencode(text)  # a name that the system cannot have raises here
     found = _SCHEME.match(text)
-    if found and found[1] in _CLOUD:
+    if found:
+        text = found[1].lower() + text[found.end(1) :]
+    scheme, named = text.partition("://")[0] if found else "", without_secrets(text)
+    if scheme in _CLOUD:
         return ObjectStorage(text, rest, timeouts=timeouts)
     if rest:
-        raise ConfigError(f"storage_options has {min(rest)!r}, for which {text!r} has no use")
+        raise ConfigError(f"storage_options has {min(rest)!r}, for which {named!r} has no use")
     if not found:
         return LocalStorage(os.path.expanduser(text))
-    if found[1] == "file":
+    if scheme == "file":
         return LocalStorage(path_of(text))
     known = ", ".join(f"{scheme}://" for scheme in (*_CLOUD, "file"))
-    raise ConfigError(f"{text!r} is a URL of an unknown kind; known are {known}")
+    raise ConfigError(f"{named!r} is a URL of an unknown kind; known are {known}")
 
 
 def path_of(url: str) -> str:
@@ -79,5 +82,7 @@ def path_of(url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise ConfigError(f"{url!r} is no file of this machine; file:///path is wanted")
+        raise ConfigError(
+            f"{without_secrets(url)!r} is no file of this machine; file:///path is wanted"
+        )
     return os.path.abspath(unquote(parts.path))

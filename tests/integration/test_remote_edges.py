@@ -1,0 +1,216 @@
+"""Runs with a remote side, where something comes at a bad moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+import asynctune as tune
+from asynctune.cli import main
+from asynctune.errors import ConfigError, ExperimentLocked, StorageError, StorageTimeout
+from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.segments import Segments
+from asynctune.storage import LocalStorage, open_storage
+from asynctune.storage.commits import Commits
+
+pytestmark = pytest.mark.asyncio
+
+
+class Counts(tune.Trainable):
+    async def _setup(self, config):
+        self.n = 0
+
+    async def _train(self):
+        self.n += 1
+        return {"n": self.n}
+
+    async def _save(self, directory):
+        return {"n": self.n}
+
+    async def _restore(self, checkpoint):
+        self.n = checkpoint["n"]
+
+
+class Durable(tune.DurableTrainable):
+    def _setup(self, config):
+        self.n = 0
+
+    def _train(self):
+        self.n += 1
+        return {"n": self.n}
+
+    def _save(self, directory):
+        return {"n": self.n}
+
+    def _restore(self, checkpoint):
+        self.n = checkpoint["n"]
+
+
+async def run(place, remote, until, trainable=Counts, **arguments):
+    given = {
+        "name": "x", "verbose": 0, "grace_s": 1, "checkpoint_freq": 1, "stop": {"n": until},
+        "upload_dir": remote, "storage_path": place, "upload_interval_s": 0.2,
+    }  # fmt: skip
+    executor = ProcessExecutor(2) if trainable is Durable else InlineExecutor(2)
+    async with executor as pool:
+        return await tune.run(trainable, executor=pool, **given | arguments)
+
+
+def commits_of(remote, trial):
+    place = LocalStorage(Path(remote, "x", trial.trial_id))
+    return [commit.name for commit in Commits(place).newest_first()]
+
+
+async def test_a_run_that_learns_at_its_end_that_it_is_not_the_owner_ends(tmp_path):
+    remote = tmp_path / "remote"
+
+    def take_over():
+        other = Segments(LocalStorage(remote / "x"))
+        (tmp_path / "other").mkdir()
+        other.pull(tmp_path / "other" / "journal")
+        other.begin(1)
+
+    class TakenOver(Counts):
+        async def _train(self):
+            if self.n == 3:
+                await asyncio.to_thread(take_over)
+            return await super()._train()
+
+    with anyio.fail_after(30), pytest.raises(ExperimentLocked, match="took it over"):
+        await run(tmp_path / "a", remote, 5, TakenOver, upload_interval_s=100)
+
+
+@pytest.mark.parametrize("trainable", [Counts, Durable])
+async def test_a_checkpoint_that_is_saved_again_under_a_forgotten_name_stays(tmp_path, trainable):
+    remote = tmp_path / "remote"
+    first = await run(tmp_path / "a", remote, 4, trainable, checkpoint_freq=2)
+    trial = first.trials[0]
+
+    def lose():  # as if the driver had died before they were uploaded
+        place = Commits(LocalStorage(remote / "x" / trial.trial_id))
+        assert place.delete("checkpoint_2")
+        assert place.delete("checkpoint_4")
+
+    await asyncio.to_thread(lose)
+    second = await run(
+        tmp_path / "b", remote, 5, trainable, checkpoint_freq=2, resume=True, upload_interval_s=2
+    )
+    names = [Path(c.path).parts[-2] for c in second.trials[0].checkpoints]
+    here = {name for name in os.listdir(second.trials[0].logdir) if name.startswith("checkpoint")}
+    there = await asyncio.to_thread(commits_of, remote, trial)
+    assert set(names) == here == set(there) == {"checkpoint_2", "checkpoint_4"}
+
+
+class Stuck(LocalStorage):
+    """Takes journals, and no checkpoints."""
+
+    def upload(self, key, source):
+        if "checkpoint_" in key:
+            raise StorageTimeout(f"PUT {key} did not succeed")
+        super().upload(key, source)
+
+
+async def test_the_last_commit_stays_until_a_newer_one_has_come(tmp_path):
+    remote = tmp_path / "remote"
+    first = await run(tmp_path / "a", remote, 2, keep_checkpoints_num=1)
+    for until in (5, 7):
+        with pytest.raises(StorageTimeout):
+            await run(tmp_path / "a", Stuck(remote), until, keep_checkpoints_num=1, resume=True)
+        assert await asyncio.to_thread(commits_of, remote, first.trials[0]) == ["checkpoint_2"]
+    await run(tmp_path / "a", remote, 8, keep_checkpoints_num=1, resume=True)
+    newest, *_ = await asyncio.to_thread(commits_of, remote, first.trials[0])
+    assert newest == "checkpoint_8"
+    await run(tmp_path / "a", remote, 9, keep_checkpoints_num=1, resume=True)
+    assert await asyncio.to_thread(commits_of, remote, first.trials[0]) == ["checkpoint_9"]
+
+
+async def test_a_fault_of_one_trial_keeps_no_other_from_being_uploaded(tmp_path):
+    remote = tmp_path / "remote"
+
+    class Writes(Counts):
+        async def _save(self, directory):
+            if self.trial_id.endswith("0"):
+                Path(self.logdir, "a\\b").write_text("")  # no object can be called so
+            return await super()._save(directory)
+
+    with pytest.raises(StorageError, match="no name that an object can have") as raised:
+        await run(tmp_path / "a", remote, 2, Writes, num_samples=6)
+    trials = raised.value.analysis.trials
+    there = [(remote / "x" / trial.trial_id / "result.json").exists() for trial in trials]
+    assert there == [True] * 6
+    newest = await asyncio.to_thread(lambda: [commits_of(remote, t)[0] for t in trials])
+    assert newest == ["checkpoint_2"] * 6
+
+
+async def test_logs_of_trials_that_had_ended_are_uploaded_by_a_resume_that_begins_to(tmp_path):
+    await run(tmp_path / "a", None, 2, checkpoint_freq=0)
+    analysis = await run(tmp_path / "a", tmp_path / "remote", 2, resume=True, num_samples=2)
+    for trial in analysis.trials:
+        assert (tmp_path / "remote" / "x" / trial.trial_id / "result.json").exists()
+
+
+async def test_fetch_goes_on_behind_a_damaged_record(tmp_path, capsys):
+    remote = tmp_path / "remote"
+    analysis = await run(tmp_path / "a", remote, 2, num_samples=3, checkpoint_freq=2)
+    first = remote / "x" / analysis.trials[0].trial_id / "commits"
+    max(first.iterdir()).write_bytes(b"rubbish")
+    assert await asyncio.to_thread(main, ["fetch", str(remote / "x"), str(tmp_path / "f")]) == 1
+    assert "is no record of a checkpoint" in capsys.readouterr().out
+    for trial in tune.Analysis(tmp_path / "f").trials[1:]:
+        assert Path(trial.logdir, "checkpoint_2").is_dir()
+
+
+async def test_a_cancelled_start_does_not_wait_for_a_place_that_does_not_answer(
+    tmp_path, s3_server
+):
+    from tcp_proxy import Faults, TcpProxy
+
+    proxy = await asyncio.to_thread(TcpProxy, 1, Faults(frozen=True))
+    options = {
+        "endpoint": f"http://127.0.0.1:{proxy.port}", "access_key_id": "a", "secret_access_key": "b",
+        "region": "us-east-1", "read_timeout_s": 0.5, "operation_timeout_s": 600,
+    }  # fmt: skip
+    task = asyncio.ensure_future(run(tmp_path / "a", "s3://bucket/x", 2, storage_options=options))
+    while not proxy.counts["frozen"]:
+        await asyncio.sleep(0)
+    task.cancel()
+    with anyio.fail_after(30), pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(proxy.close)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "sftp://me:canary@host/x",
+        "https://AK:canary@host/x",
+        "file://me:canary@host/x",
+        "s3://b/x?key=canary",
+    ],
+)
+async def test_no_message_shows_what_a_url_should_not_have(where):
+    with pytest.raises(ConfigError) as raised:
+        open_storage(where)
+    assert "canary" not in str(raised.value)
+
+
+async def test_an_upload_to_where_it_is_written_anyway_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="upload_dir is where the experiment is written"):
+        await run(tmp_path / "a", tmp_path / "a", 2)
+    assert not (tmp_path / "a").exists()
+
+
+async def test_the_case_of_a_scheme_does_not_matter():
+    assert open_storage("S3://bucket/x").url == "s3://bucket/x"
+
+
+async def test_control_characters_in_keys_are_told_of(s3_server, capfd):
+    options = s3_server.options() | {"access_key_id": "someone\n"}
+    storage = open_storage("s3://bucket/x", options)
+    with pytest.raises(StorageError, match="control characters"):
+        await asyncio.to_thread(storage.exists, "k")
+    capfd.readouterr()  # obstore's library has printed where it gave up
