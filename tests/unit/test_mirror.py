@@ -95,7 +95,7 @@ def test_storing_leaves_the_local_checkpoint_and_no_links(storage, here):
     mirror_of(storage, here).store(path)
     assert files_of(here / "t" / "checkpoint_1") == FILES
     assert files_of(here / LINKS) == {}
-    assert os.listdir(here / LINKS / "t") == []
+    assert os.listdir(here / LINKS) == []
 
 
 def test_what_is_there_is_not_stored_again_when_it_is_looked_for_first(scripted, here, elsewhere):
