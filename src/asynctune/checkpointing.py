@@ -11,7 +11,6 @@ import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.durable import DurableTrainable
 from asynctune.errors import (
     CheckpointCorrupt,
     ConfigError,
@@ -224,8 +223,7 @@ class Checkpointing:
     @property
     def _is_kept_elsewhere(self) -> bool:
         """Whether checkpoints are removed by the uploads, when the journal there says they may be."""
-        durable = issubclass(self._run.shipment.cls, DurableTrainable)
-        return durable and self._run.mirror is not None
+        return self._run.shipment.is_durable and self._run.mirror is not None
 
     @contextmanager
     def _limit(self, hook: str) -> Iterator[None]:

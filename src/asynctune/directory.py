@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterable
 
 from asynctune.errors import ConfigError, UnsafePath
 from asynctune.files import Files, make_directories, storage_error
 from asynctune.lock import FILE_NAME as LOCK
-from asynctune.manifest import MANIFEST
+from asynctune.manifest import MANIFEST, is_checkpoint
 from asynctune.stored import FILE_NAME as JOURNAL
 
 _OURS = frozenset({JOURNAL, LOCK})
-_CHECKPOINT = re.compile(r"checkpoint_\d+(\.\d+)?\Z")
 _ASIDE = ".tmp-"
 
 
@@ -97,7 +95,7 @@ def remove_leftovers(
         return
     for name in names:
         path = os.path.join(logdir, name)
-        unknown = path not in known and _CHECKPOINT.match(name) and not was_repaired
+        unknown = path not in known and is_checkpoint(name) and not was_repaired
         if name.startswith(_ASIDE) or (unknown and os.path.isfile(os.path.join(path, MANIFEST))):
             files.remove_tree(path)
 
@@ -106,7 +104,7 @@ def _root_in(logdir: str, path: str) -> str | None:
     """Return the entry of the trial's directory that a checkpoint's path lies in."""
     relative = os.path.relpath(path, logdir)
     first = relative.split(os.sep, 1)[0]
-    return os.path.join(logdir, first) if _CHECKPOINT.match(first) else None
+    return os.path.join(logdir, first) if is_checkpoint(first) else None
 
 
 def _check_entry(entry: os.DirEntry[str]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, ConfigError
 from asynctune.hosting import host
+from asynctune.manifest import is_checkpoint
 from asynctune.storage import Storage, open_storage
 from asynctune.storage.commits import Commits
-from asynctune.storage.records import Writer, is_name
+from asynctune.storage.records import Writer
 from asynctune.trainable import Trainable
 
 
@@ -161,15 +162,12 @@ class DurableTrainable(Trainable):
     def _split(self, path: str) -> tuple[str, str]:
         """Split a path into the name of the checkpoint, "" for none, and what in it is meant."""
         full = Path(os.path.abspath(path))
-        if self._remote is not None and not full.is_relative_to(self._logdir):
+        is_own = full.is_relative_to(self._logdir)
+        if self._remote is not None and not is_own:
             return "", ""  # another trial's: one of ours may be called the same
-        parts = (
-            full.relative_to(self._logdir).parts
-            if full.is_relative_to(self._logdir)
-            else full.parts
-        )
+        parts = full.relative_to(self._logdir).parts if is_own else full.parts
         # What lies in a checkpoint may be called like one, so it is the first that counts.
         for index, part in enumerate(parts):
-            if is_name(part):
+            if is_checkpoint(part):
                 return part, os.path.join(*parts[index + 1 :], "") if parts[index + 1 :] else ""
         return "", ""

@@ -17,6 +17,7 @@ from asynctune.errors import CheckpointCorrupt, UnsafePath
 MANIFEST = ".manifest.json"
 DICT_FILE = "checkpoint"
 FORMAT = 1
+_NAME = re.compile(r"checkpoint_[0-9]+(\.[0-9]+)?\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_NAME = 255
 
@@ -49,7 +50,7 @@ class Manifest:
             "files": {name: list(entry) for name, entry in sorted(self.files.items())},
             "directories": list(self.directories),
         }
-        return json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
+        return json.dumps(body | {"checksum": checksum(body)}, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: Path | str) -> Manifest:
@@ -76,7 +77,7 @@ class Manifest:
             raise CheckpointCorrupt(
                 f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
             )
-        if body.pop("checksum", None) != _checksum(body):
+        if body.pop("checksum", None) != checksum(body):
             raise ValueError("it does not have the checksum that it says")
         files = {
             inside(name, where): _entry(entry) for name, entry in _object(body["files"]).items()
@@ -92,6 +93,11 @@ class Manifest:
             # What is unpickled has to be a file whose sha256 is checked first.
             raise ValueError(f"saved_as_dict, but {path!r} is not among the files")
         return cls(path, saved_as_dict, _state(body["state"]), files, directories)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Tell whether this is what the directory of a checkpoint is called."""
+    return _NAME.match(name) is not None
 
 
 def inside(name: Any, where: Path | str) -> str:
@@ -124,7 +130,8 @@ def _refuse_clashes(files: Mapping[str, Any], directories: tuple[str, ...]) -> N
             raise ValueError(f"{name!r} is a file and a directory")
 
 
-def _checksum(body: Mapping[str, Any]) -> str:
+def checksum(body: Mapping[str, Any]) -> str:
+    """Return the sha256 of what JSON says of a value, however its keys are ordered."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

@@ -94,7 +94,7 @@ class Mirror:
             Fenced: Another driver has taken the trial over.
             StorageError: It could not be stored.
         """
-        trial_id, name, _ = self._parts(path)
+        trial_id, name = self._parts(path)
         root = Path(self._directory, trial_id, name)
         commits = self._commits_of(trial_id, attempt)
         if look_first and commits.find(name) is not None:
@@ -113,7 +113,7 @@ class Mirror:
 
     def delete(self, path: str, attempt: int = 0, here: bool = True) -> None:
         """Remove a checkpoint there, and here if nobody else does."""
-        trial_id, name, _ = self._parts(path)
+        trial_id, name = self._parts(path)
         self._commits_of(trial_id, attempt).delete(name)
         if here:
             _checkpoint.delete(path)
@@ -132,7 +132,7 @@ class Mirror:
 
     def is_there(self, path: str) -> bool:
         """Tell whether a checkpoint is committed there."""
-        trial_id, name, _ = self._parts(path)
+        trial_id, name = self._parts(path)
         try:
             return self._commits_of(trial_id).find(name) is not None
         except CheckpointCorrupt:
@@ -151,7 +151,7 @@ class Mirror:
         """
         if self.is_here(path):
             return
-        trial_id, name, _ = self._parts(path)
+        trial_id, name = self._parts(path)
         commit = self._commits_of(trial_id).find(name)
         if commit is None:
             raise FileNotFoundError(f"{path} is gone, and {self.url}/{trial_id} has no {name}")
@@ -159,7 +159,7 @@ class Mirror:
 
     def newest(self, trial_id: str, paths: Iterable[str]) -> str | None:
         """Return which of a trial's checkpoints is the newest that is there, whole and readable."""
-        known = {self._parts(path)[:2]: path for path in paths}
+        known = {self._parts(path): path for path in paths}
         for commit in self._commits_of(trial_id).newest_first(damaged=[]):
             if (trial_id, commit.name) in known:
                 return known[trial_id, commit.name]
@@ -219,14 +219,14 @@ class Mirror:
                 self._commits[trial_id] = attempt, commits
             return commits
 
-    def _parts(self, path: str) -> tuple[str, str, str]:
-        """Split a checkpoint's path into trial, name and the rest."""
+    def _parts(self, path: str) -> tuple[str, str]:
+        """Return the trial and the checkpoint that a path lies in."""
         relative = os.path.relpath(path, self._directory).split(os.sep)
         if len(relative) < 2 or relative[0] == ".." or not relative[1].startswith(_CHECKPOINT):
             raise StorageError(
                 f"{path} is no checkpoint of a trial of {self._directory}, so it is not kept in {self.url}"
             )
-        return relative[0], relative[1], os.sep.join(relative[2:])
+        return relative[0], relative[1]
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from asynctune.blame import about, described
-from asynctune.durable import DurableTrainable
 from asynctune.errors import ConfigError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors.base import Executor
@@ -31,6 +30,7 @@ class Preflight:
     def __init__(self, plan: Plan, shipment: Shipment, executor: Executor) -> None:
         self._plan = plan
         self._cls = shipment.cls
+        self._is_durable = shipment.is_durable
         self._executor = executor
         self.usual = plan.resources or Resources()
         """What the first trial asks for, once :meth:`check` has found out."""
@@ -93,7 +93,7 @@ class Preflight:
             json.dumps(shown(config))
         self.usual = self.resources_of(config)
         self._executor.check_config(config)
-        if issubclass(cls, DurableTrainable) and self._plan.remote is None:
+        if self._is_durable and self._plan.remote is None:
             raise ConfigError(
                 f"{cls.__name__} is a DurableTrainable, which keeps its checkpoints in a storage, and "
                 "neither upload_dir nor a remote storage_path is given; give one, such as "

@@ -79,7 +79,7 @@ class Runner:
         self.state: ExperimentState[LiveTrial] = ExperimentState(self._maker.make)
         self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric, self.suggestions)
         self._opened = opened
-        self.uploads = Uploads.of(plan, shipment.cls, opened, self.state)
+        self.uploads = Uploads.of(plan, shipment, opened, self.state)
         self._preflight = preflight
         self._replay: Replay | None = None
         self._began = time.monotonic()

@@ -12,10 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 import socket
-from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from asynctune import events as ev
-from asynctune.errors import ExperimentCorrupt, ExperimentLocked, UnsafePath
+from asynctune.errors import ExperimentCorrupt, ExperimentLocked
 from asynctune.files import current, storage_error
 from asynctune.storage import Storage
-from asynctune.storage.base import plain_key
+from asynctune.storage.numbered import Numbered
 from asynctune.stored import HEAD, StoredJournal, decode, record_end
 
 FORMAT = 1
-_FOLDER = "journal/"
-_NUMBER = re.compile(r"[0-9]{8}\Z")
 _MOST = 8 << 20
 _LONGEST = _MOST + (40 << 20)
 """A segment ends with a record, and one record is at most 32 MiB."""
@@ -114,7 +110,8 @@ class Segments:
     """
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+        self._url = storage.url
+        self._numbered = Numbered(storage, "journal", "the segments of its journal")
         self._driver = secrets.token_hex(8)
         self._epoch = 0
         self._next = 0
@@ -137,7 +134,11 @@ class Segments:
         for _, data in self._in_order(_ALL):
             if data:
                 end = record_end(data, 0)
-                event = decode(data[HEAD : (end or 0) - 1], Path(_FOLDER), 0) if end else None
+                event = (
+                    decode(data[HEAD : (end or 0) - 1], Path(self._numbered.named(0)), 0)
+                    if end
+                    else None
+                )
                 return event.seed if isinstance(event, ev.RunStarted) else None
         return None
 
@@ -159,17 +160,19 @@ class Segments:
         if last is None or not last.end:
             return False
         size = journal.stat().st_size if journal.is_file() else 0
-        if size >= last.end and _digest(journal, last.end).hexdigest() == last.digest:
-            self._take_up(journal, last)
-            return False
+        if size >= last.end:
+            digest = _digest(journal, last.end)
+            if digest.hexdigest() == last.digest:
+                self._digest, self.end = digest, last.end
+                return False
         # What the last driver here had not made whole is no step of its own.
         size = _good_end(journal) if size else 0
         aside = journal.with_name(f"{journal.name}.pulled")
         try:
-            self._download(aside, last)
+            digest = self._download(aside, last)
             if size > last.end or _digest(aside, size).digest() != _digest(journal, size).digest():
                 raise ExperimentCorrupt(
-                    f"{journal} and {self._storage.url} are two continuations of one experiment: it went "
+                    f"{journal} and {self._url} are two continuations of one experiment: it went "
                     f"on elsewhere. To go on from there, move {journal.parent} away; to go on from here, "
                     "give another upload_dir"
                 )
@@ -181,7 +184,7 @@ class Segments:
             raise storage_error(exc, f"{journal} cannot be written") from exc
         finally:
             aside.unlink(missing_ok=True)
-        self._take_up(journal, last)
+        self._digest, self.end = digest, last.end
         return True
 
     def begin(self, epoch: int) -> None:
@@ -217,11 +220,11 @@ class Segments:
             self._next, self._epoch, self._driver, socket.gethostname(), os.getpid(), self.end, end,
             digest.hexdigest(),
         )  # fmt: skip
-        if not self._storage.create(_key(self._next), segment.to_bytes(data)):
+        if not self._numbered.create(self._next, segment.to_bytes(data)):
             there, _ = self._read(self._next)
             if there.driver != self._driver:
                 raise ExperimentLocked(
-                    f"{self._storage.url} is being run by process {there.pid} on {there.host}, which took "
+                    f"{self._url} is being run by process {there.pid} on {there.host}, which took "
                     f"it over with segment {there.number} of its journal; nothing more is written there "
                     "from here. Wait for it, end it, or choose another name",
                     pid=there.pid,
@@ -234,34 +237,18 @@ class Segments:
         self._digest, self.end = digest, end
         self._next += 1
 
-    def _take_up(self, journal: Path, last: Segment) -> None:
-        self.end = last.end
-        self._digest = _digest(journal, last.end)
-
     def _last(self) -> Segment | None:
-        numbers = self._numbers()
+        numbers = self._numbered.all()
         if not numbers:
             return None
         return self._read(numbers[-1])[0]
 
-    def _numbers(self) -> array[int]:
-        """Return the numbers of all segments; 8 bytes each, however many somebody put there."""
-        found = array("q")
-        for entry in self._storage.list(_FOLDER):
-            name = plain_key(entry.key, self._storage.url).removeprefix(_FOLDER)
-            if not _NUMBER.match(name):
-                raise UnsafePath(
-                    f"{self._storage.url} has {entry.key[:100]!r} among the segments of its journal; they "
-                    "are called by 8 digits. Remove it"
-                )
-            found.append(int(name))
-        return found
-
     def _read(self, number: int) -> tuple[Segment, bytes]:
-        where = self._named(number)
-        return Segment.from_bytes(self._storage.read(_key(number), _LONGEST), number, where)
+        data = self._numbered.read(number, _LONGEST)
+        return Segment.from_bytes(data, number, self._numbered.named(number))
 
-    def _download(self, target: Path, last: Segment) -> None:
+    def _download(self, target: Path, last: Segment) -> Any:
+        """Write the journal into a file; return its sha256, which can go on."""
         end, digest = 0, hashlib.sha256()
         target.unlink(missing_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -269,28 +256,28 @@ class Segments:
             for segment, data in self._in_order(last.number):
                 if segment.start != end:
                     raise ExperimentCorrupt(
-                        f"{self._named(segment.number)} begins at byte {segment.start} of the journal; "
-                        f"what is in front of it ends at {end}"
+                        f"{self._numbered.named(segment.number)} begins at byte {segment.start} of the "
+                        f"journal; what is in front of it ends at {end}"
                     )
                 file.write(data)
                 digest.update(data)
                 end = segment.end
                 if digest.hexdigest() != segment.digest:
                     raise ExperimentCorrupt(
-                        f"{self._named(segment.number)} does not have the sha256 that it says"
+                        f"{self._numbered.named(segment.number)} does not have the sha256 that it says"
                     )
         if end != last.end:
-            raise ExperimentCorrupt(f"{self._named(last.number)} was there and is not any more")
+            raise ExperimentCorrupt(
+                f"{self._numbered.named(last.number)} was there and is not any more"
+            )
+        return digest
 
     def _in_order(self, last: int) -> Iterator[tuple[Segment, bytes]]:
         """Yield the segments, read several at a time and never many more than are used."""
-        numbers = [number for number in self._numbers() if number <= last]
+        numbers = [number for number in self._numbered.all() if number <= last]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="asynctune storage") as pool:
             for start in range(0, len(numbers), _AT_ONCE):
                 yield from pool.map(self._read, numbers[start : start + _AT_ONCE])
-
-    def _named(self, number: int) -> str:
-        return f"{self._storage.url}/{_key(number)}"
 
 
 def read_new(journal: Path, start: int, end: int) -> bytes:
@@ -325,7 +312,3 @@ def _good_end(journal: Path) -> int:
     for _ in stored.events():
         pass
     return stored.end
-
-
-def _key(number: int) -> str:
-    return f"{_FOLDER}{number:08d}"

@@ -15,7 +15,6 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune.admission import Admission
 from asynctune.checkpointing import Checkpointing, NotRestored, limit
-from asynctune.durable import DurableTrainable
 from asynctune.errors import MetricMissing, NotSerializable, StorageError, TrialError, TuneError
 from asynctune.executors._shipping import Shipment
 from asynctune.executors._slots import Lease
@@ -194,7 +193,7 @@ class TrialTask:
 
     def _remote_dir(self) -> RemoteDir | None:
         trial, mirror = self._trial, self._run.mirror
-        if mirror is None or not issubclass(self._run.shipment.cls, DurableTrainable):
+        if mirror is None or not self._run.shipment.is_durable:
             return None
         return mirror.remote_dir(trial.trial_id, trial.attempt)
 

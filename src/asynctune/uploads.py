@@ -14,8 +14,8 @@ import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.durable import DurableTrainable
 from asynctune.errors import ExperimentLocked, Fenced, StorageError, TuneError
+from asynctune.executors._shipping import Shipment
 from asynctune.journal import Follower, Journal
 from asynctune.lanes import Lane, UploadStats, checkpoint_of, incomplete, is_down
 from asynctune.mirror import Mirror, Stored
@@ -25,7 +25,6 @@ from asynctune.options import Plan
 from asynctune.progress.terminal import say, say_nothing
 from asynctune.segments import read_new
 from asynctune.state import ExperimentState
-from asynctune.trainable import Trainable
 
 _T = TypeVar("_T")
 
@@ -85,7 +84,7 @@ class Uploads:
 
     @classmethod
     def of(
-        cls, plan: Plan, trainable: type[Trainable], opened: Opened, state: ExperimentState[Any]
+        cls, plan: Plan, shipment: Shipment, opened: Opened, state: ExperimentState[Any]
     ) -> Uploads | None:
         """Return the uploads of an experiment, None if it is kept nowhere but here."""
         if opened.mirror is None:
@@ -95,7 +94,7 @@ class Uploads:
             opened.journal,
             state,
             plan,
-            itself=issubclass(trainable, DurableTrainable),
+            itself=shipment.is_durable,
             say=say if plan.options.verbose else say_nothing,
             is_unsure=opened.is_behind,
         )

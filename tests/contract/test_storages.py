@@ -146,6 +146,13 @@ def test_an_object_of_another_size_is_refused(storage, tmp_path):
         storage.read("k", limit=4)
 
 
+def test_a_disk_that_refuses_the_file_of_a_download_is_told_of(storage, tmp_path):
+    storage.create("k", b"12345")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="Not a directory"):
+        storage.download("k", tmp_path / "file" / "target", 5)
+
+
 @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a//b", "a/./b", "a\0b", "a\nb"])
 def test_a_key_that_is_no_plain_path_is_refused(storage, tmp_path, key):
     (tmp_path / "source").write_bytes(b"x")

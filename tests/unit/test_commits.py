@@ -73,16 +73,6 @@ def local(tmp_path):
     return path
 
 
-@pytest.fixture(params=["scripted", "local"])
-def storage(request, tmp_path):
-    return ScriptedStorage() if request.param == "scripted" else LocalStorage(tmp_path / "remote")
-
-
-@pytest.fixture
-def scripted():
-    return ScriptedStorage()
-
-
 def test_the_scripted_storage_is_one(scripted):
     assert isinstance(scripted, Storage)
 

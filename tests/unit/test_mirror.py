@@ -11,9 +11,7 @@ from asynctune import checkpoint as ckpt
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, TuneError
 from asynctune.manifest import MANIFEST
 from asynctune.mirror import LINKS, Mirror, Stored
-from asynctune.storage import LocalStorage
 from asynctune.storage.commits import Commits
-from scripted_storage import ScriptedStorage
 
 STATE = {
     "experiment_id": "e", "iteration": 1, "time_total": 1.0, "timesteps_total": None,
@@ -37,16 +35,6 @@ def files_of(root):
     found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     found.pop(MANIFEST, None)
     return found
-
-
-@pytest.fixture(params=["scripted", "local"])
-def storage(request, tmp_path):
-    return ScriptedStorage() if request.param == "scripted" else LocalStorage(tmp_path / "remote")
-
-
-@pytest.fixture
-def scripted():
-    return ScriptedStorage()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from asynctune.errors import (
     UnsafePath,
 )
 from asynctune.segments import Segment, Segments, read_new
-from asynctune.storage import Entry, LocalStorage
+from asynctune.storage import Entry
 from asynctune.stored import FORMAT, StoredJournal, record
 from scripted_storage import ScriptedStorage
 
@@ -41,16 +41,6 @@ def rows(first, count):
 
 ROWS = rows(0, 5)
 MORE = rows(5, 3)
-
-
-@pytest.fixture(params=["scripted", "local"])
-def storage(request, tmp_path):
-    return ScriptedStorage() if request.param == "scripted" else LocalStorage(tmp_path / "remote")
-
-
-@pytest.fixture
-def scripted():
-    return ScriptedStorage()
 
 
 @pytest.fixture

@@ -52,6 +52,11 @@ class Shipment:
         """Whether it wants to live on an event loop."""
         return is_async(self.cls)
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether it keeps its checkpoints in a storage itself."""
+        return issubclass(self.cls, DurableTrainable)
+
 
 def _reduced_code(code: CodeType) -> tuple[Any, ...]:
     build, arguments = cloudpickle.CloudPickler.dispatch_table[CodeType](code)[:2]
@@ -142,7 +147,7 @@ def remote_dir_of(
     Raises:
         ConfigError: It is one, and no place is given, or the other way round.
     """
-    if issubclass(shipment.cls, DurableTrainable) != (where is not None):
+    if shipment.is_durable != (where is not None):
         what = "needs one" if where is None else "is none, and has no use for it"
         raise ConfigError(
             f"remote_checkpoint_dir is for a DurableTrainable; {shipment.name} {what}"

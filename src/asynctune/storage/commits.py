@@ -17,9 +17,7 @@ Nothing here unpickles, and no name in a listing or record becomes a path unchec
 
 from __future__ import annotations
 
-import re
 import secrets
-from array import array
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +28,9 @@ from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
 from asynctune.manifest import MANIFEST, Manifest
 from asynctune.storage.base import Storage, plain_key
+from asynctune.storage.numbered import Numbered
 from asynctune.storage.records import Commit, Writer, check_name
 
-_COMMITS = "commits/"
-_NUMBER = re.compile(r"[0-9]{8}\Z")
 _LONGEST = 64 << 20
 _AT_ONCE = 4
 _MOST_DAMAGED = 64
@@ -63,6 +60,7 @@ class Commits:
 
     def __init__(self, storage: Storage, writer: Writer | None = None) -> None:
         self._storage = storage
+        self._numbered = Numbered(storage, "commits", "the records of its checkpoints")
         self._writer = writer or Writer()
         self._next = 0
         self._known: dict[str, Commit] = {}
@@ -78,7 +76,7 @@ class Commits:
         Raises:
             CheckpointCorrupt: A record is damaged.
         """
-        for number in reversed(self._numbers()):
+        for number in reversed(self._numbered.all()):
             try:
                 commit = self._read(number)
             except CheckpointCorrupt as exc:
@@ -124,7 +122,7 @@ class Commits:
         """
         final = parent / commit.name
         text = commit.manifest.encode()
-        manifest = Manifest.from_json(text, self._named(commit.number))
+        manifest = Manifest.from_json(text, self._numbered.named(commit.number))
         storage = self._storage.limited()
         for is_last in (False, True):
             aside = _checkpoint.make_aside(parent, commit.name)
@@ -152,7 +150,7 @@ class Commits:
         """
         if self._next:
             return
-        numbers = self._numbers()
+        numbers = self._numbered.all()
         last = numbers[-1] if numbers else 0
         if last:
             self._refuse_if_behind(last)
@@ -212,17 +210,16 @@ class Commits:
         if len(damaged) == _MOST_DAMAGED:
             raise damaged[0]
         if found:
-            last = max(self._numbers()[-1], found[0])
+            last = max(self._numbered.all()[-1], found[0])
             self._refuse_if_behind(last)
             if found[0] == last:  # a number that is free again could be taken by a stale writer
                 before, self._next = self._next, last + 1
                 try:
                     self._append(Commit(0, self._writer))
                 finally:
-                    self._next = (
-                        before  # this was no beginning: who has begun since is still to be met
-                    )
-            self._storage.delete(_key(number) for number in found)
+                    # It was no beginning: who has begun since is still to be met.
+                    self._next = before
+            self._storage.delete(map(self._numbered.key, found))
             self._known.pop(name, None)
         self._storage.delete(entry.key for entry in self._storage.list(f"{name}/"))
         return bool(found)
@@ -237,12 +234,12 @@ class Commits:
 
     def _append(self, commit: Commit) -> Commit:
         data = commit.to_json()
-        while not self._storage.create(_key(self._next), data):
+        while not self._numbered.create(self._next, data):
             found = self._read(self._next)
             if found is None:  # somebody has deleted it between our two looks
                 raise StorageError(
-                    f"{self._named(self._next)} is there and cannot be read; storage that forgets what it "
-                    "has just confirmed cannot hold checkpoints"
+                    f"{self._numbered.named(self._next)} is there and cannot be read; storage that forgets "
+                    "what it has just confirmed cannot hold checkpoints"
                 )
             if found.to_json() == data:
                 break  # it is ours: the answer to an attempt was lost
@@ -270,23 +267,10 @@ class Commits:
 
     def _read(self, number: int) -> Commit | None:
         try:
-            data = self._storage.read(_key(number), _LONGEST)
+            data = self._numbered.read(number, _LONGEST)
         except FileNotFoundError:
             return None
-        return Commit.from_json(data, number, self._named(number))
-
-    def _numbers(self) -> array[int]:
-        """Return the numbers of all records; 8 bytes each, however many somebody put there."""
-        found = array("q")
-        for entry in self._storage.list(_COMMITS):
-            name = plain_key(entry.key, self._storage.url).removeprefix(_COMMITS)
-            if not _NUMBER.match(name):
-                raise UnsafePath(
-                    f"{self._storage.url} has {entry.key[:100]!r} among the records of its checkpoints; "
-                    "they are called by 8 digits. Remove it"
-                )
-            found.append(int(name))
-        return found
+        return Commit.from_json(data, number, self._numbered.named(number))
 
     def _download(self, storage: Storage, commit: Commit, manifest: Manifest, target: Path) -> None:
         for file in manifest.files:
@@ -297,9 +281,6 @@ class Commits:
             storage.download(f"{commit.prefix}{file}", target / file, size)
 
         _for_each(download, manifest.files)
-
-    def _named(self, number: int) -> str:
-        return f"{self._storage.url}/{_key(number)}"
 
     def _fenced(self, by: Commit) -> Fenced:
         return Fenced(
@@ -323,7 +304,3 @@ def _for_each(function: Callable[[str], None], files: Mapping[str, object]) -> N
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _key(number: int) -> str:
-    return f"{_COMMITS}{number:08d}"

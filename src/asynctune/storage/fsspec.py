@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from asynctune.errors import CheckpointCorrupt, ConfigError, StorageDenied, StorageError
+from asynctune.errors import ConfigError, StorageDenied, StorageError
 from asynctune.files import storage_error
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key
+from asynctune.storage.ranges import write_pieces
 from asynctune.storage.retries import Retries, Transient
 
 T = TypeVar("T")
-
-_CHUNK = 8 << 20
 
 
 class FsspecStorage:
@@ -90,25 +89,19 @@ class FsspecStorage:
         return True
 
     def read(self, key: str, limit: int) -> bytes:
-        size = self._call(key, "HEAD", lambda path: int(self._filesystem.info(path)["size"]))
+        size = self._size(key)
         if size > limit:
             raise StorageError(f"{self._named(key)} has {size} bytes; at most {limit} are wanted")
         data: bytes = self._call(key, "GET", self._filesystem.cat_file)
         return data
 
     def download(self, key: str, target: Path, size: int) -> None:
-        found = self._call(key, "HEAD", lambda path: int(self._filesystem.info(path)["size"]))
-        if found != size:
-            raise CheckpointCorrupt(f"{self._named(key)} has {found} bytes; {size} are wanted")
-        with target.open("xb") as file:
-            for start in range(0, size, _CHUNK):
-                end = min(start + _CHUNK, size)
-                data: bytes = self._call(
-                    key, "GET", partial(self._filesystem.cat_file, start=start, end=end)
-                )
-                if len(data) != end - start:
-                    raise CheckpointCorrupt(f"{self._named(key)} was read short")
-                file.write(data)
+        def read(start: int, length: int) -> bytes:
+            get = partial(self._filesystem.cat_file, start=start, end=start + length)
+            data: bytes = self._call(key, "GET", get)
+            return data
+
+        write_pieces(target, size, self._size(key), read, self._named(key))
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
         def find(path: str) -> dict[str, Any]:
@@ -155,6 +148,9 @@ class FsspecStorage:
     def _pipe(self, path: str, data: bytes) -> None:
         self._make_parents(path)
         self._filesystem.pipe_file(path, data)
+
+    def _size(self, key: str) -> int:
+        return self._call(key, "HEAD", lambda path: int(self._filesystem.info(path)["size"]))
 
     def _make_parents(self, path: str) -> None:
         self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from asynctune.errors import CheckpointCorrupt, ConfigError, StorageDenied, StorageError
+from asynctune.errors import ConfigError, StorageDenied, StorageError
 from asynctune.files import storage_error
 from asynctune.secret import resolve
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key, without_secrets
+from asynctune.storage.ranges import write_pieces
 from asynctune.storage.retries import Retries, Transient
 
 T = TypeVar("T")
@@ -27,7 +28,6 @@ Page: TypeAlias = list[tuple[str, int]]
 
 _WHOLE = 8 << 20
 """Files up to this size are sent in one request, larger ones in parts of it."""
-_RANGE = 8 << 20
 _PAGE = 1000
 _PART_RETRY_S = 20.0
 _RETRIED = frozenset({408, 409, 425, 429})
@@ -131,19 +131,14 @@ class ObjectStorage:
         import obstore
 
         found = self._call(key, "HEAD", lambda store, path: obstore.head(store, path)["size"])
-        if found != size:
-            raise CheckpointCorrupt(f"{self._named(key)} has {found} bytes; {size} are wanted")
-        with target.open("xb") as file:
-            for start in range(0, size, _RANGE):
-                length = min(_RANGE, size - start)
 
-                def read(store: Any, path: str, start: int = start, length: int = length) -> bytes:
-                    return bytes(obstore.get_range(store, path, start=start, length=length))
+        def read(start: int, length: int) -> bytes:
+            def get(store: Any, path: str) -> bytes:
+                return bytes(obstore.get_range(store, path, start=start, length=length))
 
-                data = self._call(key, "GET", read)
-                if len(data) != length:
-                    raise CheckpointCorrupt(f"{self._named(key)} was read short")
-                file.write(data)
+            return self._call(key, "GET", get)
+
+        write_pieces(target, size, found, read, self._named(key))
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
         if prefix:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from asynctune.errors import CheckpointCorrupt, UnsafePath
+from asynctune.manifest import checksum, is_checkpoint
 
 FORMAT = 1
-_NAME = re.compile(r"checkpoint_[0-9]+(\.[0-9]+)?\Z")
 _ID = re.compile(r"[0-9a-f]{24}\Z")
 
 
@@ -69,7 +67,7 @@ class Commit:
         body: dict[str, Any] = {"format": FORMAT, "writer": writer, "begins": self.begins}
         if self.name:
             body |= {"name": self.name, "save_id": self.save_id, "manifest": self.manifest}
-        return json.dumps(body | {"checksum": _checksum(body)}).encode()
+        return json.dumps(body | {"checksum": checksum(body)}).encode()
 
     @classmethod
     def from_json(cls, data: bytes, number: int, where: str) -> Commit:
@@ -94,22 +92,13 @@ class Commit:
             raise CheckpointCorrupt(f"{where} is no record of a checkpoint: {exc!r}") from exc
 
 
-def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
 def _check(body: Any, where: str) -> None:
     if body["format"] != FORMAT:
         raise CheckpointCorrupt(
             f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
         )
-    if body.pop("checksum") != _checksum(body):
+    if body.pop("checksum") != checksum(body):
         raise ValueError("it does not have the checksum that it says")
-
-
-def is_name(name: str) -> bool:
-    """Tell whether a checkpoint can have this name."""
-    return _NAME.match(name) is not None
 
 
 def check_name(name: str, save_id: str, where: str) -> None:
@@ -118,7 +107,7 @@ def check_name(name: str, save_id: str, where: str) -> None:
     Raises:
         UnsafePath: It is none.
     """
-    if not (is_name(name) and _ID.match(save_id)):
+    if not (is_checkpoint(name) and _ID.match(save_id)):
         raise UnsafePath(f"{where} names {name[:50]!r}/{save_id[:50]!r}, which no save is called")
 
 
