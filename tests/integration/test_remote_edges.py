@@ -92,7 +92,7 @@ async def test_a_checkpoint_that_is_saved_again_under_a_forgotten_name_stays(tmp
 
     def lose():  # as if the driver had died before they were uploaded
         place = Commits(LocalStorage(remote / "x" / trial.trial_id))
-        assert place.delete("checkpoint_2")
+        place.delete("checkpoint_2")  # if it was not passed over
         assert place.delete("checkpoint_4")
 
     await asyncio.to_thread(lose)
@@ -102,7 +102,10 @@ async def test_a_checkpoint_that_is_saved_again_under_a_forgotten_name_stays(tmp
     names = [Path(c.path).parts[-2] for c in second.trials[0].checkpoints]
     here = {name for name in os.listdir(second.trials[0].logdir) if name.startswith("checkpoint")}
     there = await asyncio.to_thread(commits_of, remote, trial)
-    assert set(names) == here == set(there) == {"checkpoint_2", "checkpoint_4"}
+    assert set(names) == here == {"checkpoint_2", "checkpoint_4"}
+    # One that waits is passed over when a newer one comes, but for durable trainables.
+    passed_over = set() if trainable is Durable else {"checkpoint_2"}
+    assert here - passed_over <= set(there) <= here
 
 
 class Stuck(LocalStorage):
