@@ -333,7 +333,7 @@ class Runner:
         past = self._opened.past
         assert past is not None
         events = await anyio.to_thread.run_sync(
-            lambda: list(recovered(past, self.state.trials.values(), replay.unfinished(), mirror)),
+            lambda: recovered(past, self.state.trials.values(), replay.unfinished(), mirror),
             abandon_on_cancel=True,
         )
         for event in events:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import anyio
@@ -106,6 +107,26 @@ async def test_a_checkpoint_that_is_saved_again_under_a_forgotten_name_stays(tmp
     # One that waits is passed over when a newer one comes, but for durable trainables.
     passed_over = set() if trainable is Durable else {"checkpoint_2"}
     assert here - passed_over <= set(there) <= here
+
+
+async def test_a_resume_looks_at_several_trials_at_once(tmp_path):
+    remote = tmp_path / "remote"
+    await run(tmp_path / "a", remote, 2, num_samples=4)
+    both, looked = threading.Barrier(2), set()
+
+    class Slow(LocalStorage):
+        """Answers what the first two trials have when both were asked for."""
+
+        def list(self, prefix):
+            is_recovery = threading.current_thread().name.startswith("asynctune storage")
+            if is_recovery and len(looked) < 2 and self.url not in looked:
+                looked.add(self.url)
+                both.wait(timeout=20)
+            return super().list(prefix)
+
+    analysis = await run(tmp_path / "b", Slow(remote), 3, num_samples=4, resume=True)
+    assert len(looked) == 2
+    assert [len(trial.results) for trial in analysis.trials] == [3] * 4
 
 
 class Stuck(LocalStorage):
