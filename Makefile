@@ -15,7 +15,8 @@ test: .venv/dev.stamp  ## every test that is not marked slow
 	$(BIN)/python -m pytest -m "timing and not slow"
 
 slow: .venv/dev.stamp  ## the slow tests
-	$(BIN)/python -m pytest -m "slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not timing"
+	$(BIN)/python -m pytest -m "slow and timing"
 
 proof: .venv/dev.stamp  ## the long form of every proof of reliability: hours
 	$(BIN)/python -m pytest --long -m "slow" tests/fault tests/property

@@ -28,6 +28,7 @@ def told(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_is_alive_two_seconds_after_kill_9_of_the_driver(state):
     cases = [case for case in orphans.CASES if case.state == state]

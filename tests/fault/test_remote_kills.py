@@ -17,7 +17,7 @@ from asynctune.storage import open_storage
 from asynctune.stored import FILE_NAME, StoredJournal
 from asynctune.testing.kills import Drivers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(3600)]
 
 
 def rows_of(journal):

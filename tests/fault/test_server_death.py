@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_a_killed_server_takes_its_workers_along_and_their_trials_are_tried_again():
     states = [STATES[turn % len(STATES)] for turn in range(10)]
     outcomes = orphans.kill_servers(states)
