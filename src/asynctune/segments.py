@@ -16,6 +16,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,19 +224,34 @@ class Segments:
         if not self._numbered.create(self._next, segment.to_bytes(data)):
             there, _ = self._read(self._next)
             if there.driver != self._driver:
-                raise ExperimentLocked(
-                    f"{self._url} is being run by process {there.pid} on {there.host}, which took "
-                    f"it over with segment {there.number} of its journal; nothing more is written there "
-                    "from here. Wait for it, end it, or choose another name",
-                    pid=there.pid,
-                    host=there.host,
-                )
+                raise self._locked(there)
             # It is ours: the answer was lost. It may hold less, for the journal has grown since.
             end = there.end
             digest = self._digest.copy()
             digest.update(data[: end - self.end])
         self._digest, self.end = digest, end
         self._next += 1
+
+    def taken_over(self) -> ExperimentLocked | None:
+        """Return what is to be raised if another driver has taken the experiment over.
+
+        May be called while another thread appends.
+        """
+        number = self._next
+        with suppress(FileNotFoundError):
+            while (there := self._read(number)[0]).driver == self._driver:
+                number += 1  # that thread has just stored it
+            return self._locked(there)
+        return None
+
+    def _locked(self, by: Segment) -> ExperimentLocked:
+        return ExperimentLocked(
+            f"{self._url} is being run by process {by.pid} on {by.host}, which took it over with segment "
+            f"{by.number} of its journal; nothing more is written there from here. Wait for it, end it, "
+            "or choose another name",
+            pid=by.pid,
+            host=by.host,
+        )
 
     def _last(self) -> Segment | None:
         numbers = self._numbered.all()

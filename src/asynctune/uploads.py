@@ -122,7 +122,7 @@ class Uploads:
 
         Raises:
             ExperimentLocked: Another driver has taken the experiment over; this ends the block.
-            Fenced: Likewise, of one of its trials.
+            Fenced: Somebody else has saved to the place of one of its trials.
             StorageError: Not all could be uploaded; it is all in the local directory.
         """
         try:
@@ -279,8 +279,9 @@ class Uploads:
             lane.busy = True
             try:
                 await self._empty(trial_id, lane)
-            except (Fenced, ExperimentLocked):
-                raise
+            except Fenced as exc:
+                segments = self._mirror.segments
+                raise await self._in_thread(segments.taken_over) or exc from exc
             except (TuneError, OSError) as exc:
                 await self._take_note(trial_id, exc)
             finally:
@@ -354,7 +355,7 @@ class Uploads:
                     await self._in_thread(self._send_segment, self._journal.shown_end)
                 self._failed.pop(_JOURNAL, None)
                 self._let_go()
-            except (Fenced, ExperimentLocked):
+            except ExperimentLocked:
                 raise
             except (TuneError, OSError) as exc:
                 await self._take_note(_JOURNAL, exc)

@@ -17,6 +17,7 @@ from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.segments import Segments
 from asynctune.storage import LocalStorage, open_storage
 from asynctune.storage.commits import Commits
+from asynctune.storage.records import Writer
 
 pytestmark = pytest.mark.asyncio
 
@@ -127,6 +128,30 @@ async def test_a_resume_looks_at_several_trials_at_once(tmp_path):
     analysis = await run(tmp_path / "b", Slow(remote), 3, num_samples=4, resume=True)
     assert len(looked) == 2
     assert [len(trial.results) for trial in analysis.trials] == [3] * 4
+
+
+async def test_who_is_overtaken_at_a_checkpoint_is_told_by_whom(tmp_path):
+    remote = tmp_path / "remote"
+
+    def take_over():
+        other = Segments(LocalStorage(remote / "x"))
+        (tmp_path / "other").mkdir()
+        other.pull(tmp_path / "other" / "journal")
+        other.begin(1)
+        own = LocalStorage(remote / "x" / next(path.name for path in (remote / "x").glob("*_0*")))
+        Commits(own, Writer(epoch=1)).claim()
+
+    class TakenOver(Counts):
+        async def _train(self):
+            if self.n == 2:
+                while not list((remote / "x").glob("*_0*/commits/*")):
+                    await asyncio.sleep(0)
+                await asyncio.to_thread(take_over)
+            return await super()._train()
+
+    with anyio.fail_after(30), pytest.raises(ExperimentLocked, match="took it over") as raised:
+        await run(tmp_path / "a", remote, 9, TakenOver, upload_interval_s=100)
+    assert raised.value.pid == os.getpid()
 
 
 class Stuck(LocalStorage):
