@@ -11,6 +11,7 @@ sha256 matched: restoring a checkpoint means trusting whoever wrote it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -170,7 +171,7 @@ def install(aside: Path, text: bytes, final: Path) -> None:
     Args:
         aside: Its files, in a directory of its name that :func:`make_aside` made.
         text: Its manifest, as it was written.
-        final: Where it goes; what is there is no good and is removed.
+        final: Where it goes; what is there and is no good is removed.
 
     Raises:
         CheckpointCorrupt: The files are not those of the manifest.
@@ -187,11 +188,31 @@ def install(aside: Path, text: bytes, final: Path) -> None:
         for directory, _, _ in os.walk(aside):
             files.sync_directory(directory)
         verify(aside)
-        files.remove_tree(final)
-        files.rename(aside, final)
+        while not _is_whole(
+            final, text
+        ):  # else somebody else has brought it, and may be reading it
+            files.remove_tree(final)
+            try:
+                files.rename(aside, final)
+            except OSError as exc:
+                if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            else:
+                break
         files.sync_directory(final.parent)
     except OSError as exc:
         raise _not_written(exc, aside) from exc
+
+
+def _is_whole(root: Path, text: bytes) -> bool:
+    """Tell whether a checkpoint with this very manifest is there."""
+    try:
+        if (root / MANIFEST).read_bytes() != text:
+            return False
+        verify(root)
+    except (OSError, CheckpointCorrupt):
+        return False
+    return True
 
 
 def find_root(path: str | os.PathLike[str]) -> Path:

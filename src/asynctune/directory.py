@@ -12,7 +12,7 @@ from asynctune.lock import FILE_NAME as LOCK
 from asynctune.manifest import MANIFEST, is_checkpoint
 from asynctune.stored import FILE_NAME as JOURNAL
 
-_OURS = frozenset({JOURNAL, LOCK})
+_OURS = frozenset({JOURNAL, LOCK, f"{JOURNAL}.pulled"})
 _ASIDE = ".tmp-"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from asynctune.errors import StorageDenied, StorageError, StorageFull, StorageTimeout
@@ -43,6 +44,8 @@ class Lane:
     wanted: list[str] = field(default_factory=list)
     """Those that are not passed over: another trial begins from them, or an earlier driver left them."""
     dropped: list[str] = field(default_factory=list)
+    skipped: dict[str, None] = field(default_factory=dict)
+    """Those that were passed over."""
     is_behind: bool = False
     """Whether the newest was gone before it could be sent."""
     results: bool = False
@@ -58,6 +61,13 @@ class Lane:
     def keep(self, path: str) -> None:
         """Do not remove a checkpoint: it was saved again under its name."""
         self.dropped = [each for each in self.dropped if each != path]
+
+    def want_skipped(self, kept: AbstractSet[str]) -> int:
+        """Let those that were passed over be sent after all, if they are kept; return how many are."""
+        again = [path for path in self.skipped if path in kept]
+        self.skipped.clear()
+        self.wanted += again
+        return len(again)
 
     @property
     def waiting(self) -> int:

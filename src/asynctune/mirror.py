@@ -20,7 +20,7 @@ from pathlib import Path
 
 from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
-from asynctune.segments import Segments
+from asynctune.segments import Segments, read_new
 from asynctune.storage import Storage
 from asynctune.storage.commits import Commits, RemoteDir
 from asynctune.storage.records import Writer
@@ -54,6 +54,8 @@ class Mirror:
         self._commits: dict[str, tuple[int, Commits]] = {}
         self._sent: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
+        self._bringing: dict[tuple[str, str], threading.Lock] = {}
+        self.is_closed = False
 
     @property
     def url(self) -> str:
@@ -69,14 +71,22 @@ class Mirror:
         Raises:
             ExperimentLocked: Another driver did so just now.
         """
-        self.epoch = epoch
-        self.segments.begin(epoch)
+        self.epoch = self.segments.begin(epoch)
         shutil.rmtree(os.path.join(self._directory, LINKS), ignore_errors=True)
 
     def remote_dir(self, trial_id: str, attempt: int) -> RemoteDir:
         """Return where an attempt of a durable trial keeps its checkpoints."""
         writer = Writer(self.epoch, attempt, self.segments.driver)
         return RemoteDir(self.storage.below(trial_id), writer)
+
+    def send_journal(self, journal: Path, end: int) -> None:
+        """Store a part of what the journal has gained, up to a record.
+
+        Raises:
+            ExperimentLocked: Another driver has taken the experiment over.
+            StorageError: It could not be stored.
+        """
+        self.segments.append(read_new(journal, self.segments.end, end))
 
     # -- checkpoints ------------------------------------------------------------------------------
 
@@ -97,7 +107,7 @@ class Mirror:
         trial_id, name = self._parts(path)
         root = Path(self._directory, trial_id, name)
         commits = self._commits_of(trial_id, attempt)
-        if look_first and commits.find(name) is not None:
+        if look_first and self.is_there(path):
             return Stored.THERE
         linked = Path(self._directory, LINKS, trial_id, name)
         try:
@@ -149,13 +159,16 @@ class Mirror:
             CheckpointCorrupt: It came damaged twice.
             StorageError: It did not come.
         """
-        if self.is_here(path):
-            return
         trial_id, name = self._parts(path)
-        commit = self._commits_of(trial_id).find(name)
-        if commit is None:
-            raise FileNotFoundError(f"{path} is gone, and {self.url}/{trial_id} has no {name}")
-        self._commits_of(trial_id).fetch(commit, Path(self._directory, trial_id))
+        with self._lock:
+            once = self._bringing.setdefault((trial_id, name), threading.Lock())
+        with once:  # several trials may begin from it
+            if self.is_here(path):
+                return
+            commit = self._commits_of(trial_id).find(name)
+            if commit is None:
+                raise FileNotFoundError(f"{path} is gone, and {self.url}/{trial_id} has no {name}")
+            self._commits_of(trial_id).fetch(commit, Path(self._directory, trial_id))
 
     def newest(self, trial_id: str, paths: Iterable[str]) -> str | None:
         """Return which of a trial's checkpoints is the newest that is there, whole and readable."""
@@ -207,6 +220,7 @@ class Mirror:
 
     def close(self) -> None:
         """Let what is under way fail instead of trying again."""
+        self.is_closed = True
         self.storage.close()
 
     def _commits_of(self, trial_id: str, attempt: int = 0) -> Commits:

@@ -34,6 +34,8 @@ def recovered(
     for _, event in past.stored.events():
         if isinstance(event, ev.Checkpointed) and event.trial_id in saved:
             saved[event.trial_id][event.path] = event
+        elif isinstance(event, ev.Exploited) and event.trial_id in saved:
+            saved[event.trial_id].clear()  # what it was before has not the state of its donor
     # A trial may have begun from the checkpoint of another.
     needed: dict[str, set[str]] = {trial.trial_id: set() for trial in unfinished}
     for trial in trials:
@@ -55,6 +57,8 @@ def _recover(
     trial: Trial, saved: Mapping[str, ev.Checkpointed], needed: AbstractSet[str], mirror: Mirror
 ) -> list[ev.Event]:
     events: list[ev.Event] = []
+    if mirror.is_closed:  # the run was cancelled meanwhile
+        return events
     if trial.checkpoints and not any(mirror.has(c.path) for c in reversed(trial.checkpoints)):
         gone = (trial.stored_path(checkpoint.path) for checkpoint in trial.checkpoints)
         events.extend(ev.CheckpointDropped(trial.trial_id, path) for path in gone)

@@ -339,7 +339,7 @@ class Runner:
         for event in events:
             if isinstance(event, ev.CheckpointDropped):
                 assert self.uploads is not None
-                self.uploads.expect_gone(event.trial_id, event.path)
+                self.uploads.removals.expect_gone(event.trial_id, event.path)
             self.record(event)
             if isinstance(event, ev.CheckpointDropped):
                 await warn("%s was not uploaded before its driver died", event.path)

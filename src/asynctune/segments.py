@@ -116,6 +116,7 @@ class Segments:
         self._driver = secrets.token_hex(8)
         self._epoch = 0
         self._next = 0
+        self._last_epoch = -1
         self._digest = hashlib.sha256()
         self.end = 0
         """How much of the journal is there."""
@@ -157,7 +158,9 @@ class Segments:
             StorageError: It did not come, or cannot be written.
         """
         last = self._last()
-        self._next = last.number + 1 if last is not None else 1
+        self._next = 1
+        if last is not None:
+            self._next, self._last_epoch = last.number + 1, last.epoch
         if last is None or not last.end:
             return False
         size = journal.stat().st_size if journal.is_file() else 0
@@ -188,18 +191,22 @@ class Segments:
         self._digest, self.end = digest, last.end
         return True
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int) -> int:
         """Take the experiment over, before anything is written.
 
         Args:
-            epoch: How many drivers came before.
+            epoch: How many drivers came before, as far as the journal knows.
+
+        Returns:
+            How many there were. A driver that was killed early has begun there, and its journal is not.
 
         Raises:
             ExperimentLocked: Another driver has done so just now.
         """
-        self._epoch = epoch
+        self._epoch = max(epoch, self._last_epoch + 1)
         self._next = self._next or 1
         self._create(b"")
+        return self._epoch
 
     def append(self, data: bytes) -> None:
         """Store what the journal has gained: whole records.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,7 +22,7 @@ from asynctune.notices import warn
 from asynctune.opening import Opened
 from asynctune.options import Plan
 from asynctune.progress.terminal import say, say_nothing
-from asynctune.segments import read_new
+from asynctune.removals import Removals
 from asynctune.state import ExperimentState
 
 _T = TypeVar("_T")
@@ -68,14 +67,14 @@ class Uploads:
         self._directory = plan.directory
         self._interval_s = plan.upload_interval_s
         self._itself = itself
+        self._keeps_few = plan.options.keep_checkpoints_num is not None
         self._say = say
         self._is_unsure = is_unsure
         self._lanes: dict[str, Lane] = {}
-        self._dropped: deque[tuple[int, str, str]] = deque()
+        self.removals = Removals()
         self._failed: dict[str, Exception] = {}
         self._committed = self._skipped = 0
         self._watched = self._sent_last = self._is_down = self._has_failed = False
-        self._gone: set[tuple[str, str]] = set()
         self._closing = anyio.Event()
         self._changed = anyio.Event()
         self._drain = anyio.CancelScope(shield=True)
@@ -175,6 +174,7 @@ class Uploads:
             for lane in list(self._lanes.values()):  # each once: there may be many thousands
                 while not (lane.is_idle or self._gave_up):
                     await self._changed.wait()
+            self.removals.close()
             while not (self._is_complete or self._gave_up):
                 await self._changed.wait()
             await self._say(f"uploads: {self.stats}")
@@ -183,7 +183,7 @@ class Uploads:
 
     @property
     def _is_complete(self) -> bool:
-        behind = self._mirror.segments.end < self._journal.shown_end or self._dropped
+        behind = self._mirror.segments.end < self._journal.shown_end or self.removals
         return not (behind or self._failed) and all(lane.is_idle for lane in self._lanes.values())
 
     @property
@@ -200,21 +200,22 @@ class Uploads:
         async for event in events:
             match event:
                 case ev.Checkpointed():
-                    self._keep(event.trial_id, event.path)
+                    self.removals.saved(event.trial_id, event.path)
+                    self._lane(event.trial_id).keep(self._path(checkpoint_of(event.path)))
                     if self._itself:
-                        self._committed += 1
+                        self._has_come(event.trial_id, self._path(event.path), Stored.COMMITTED)
                     else:
                         self._offer(event.trial_id, event.path)
-                case ev.Exploited() if not self._itself:
-                    owner = event.checkpoint.partition("/")[0]
-                    self._lane(owner).wanted.append(self._path(event.checkpoint))
-                    self._queue(owner)
-                case ev.CheckpointDropped() if (event.trial_id, event.path) in self._gone:
-                    self._gone.discard((event.trial_id, event.path))
+                case ev.Exploited():
+                    self.removals.began_from(event.trial_id, event.checkpoint)
+                    if not self._itself:
+                        self._want(self._path(event.checkpoint))
                 case ev.CheckpointDropped():
-                    # Whoever resumes from there has to know that it is not needed before it is gone.
-                    self._dropped.append((self._journal.shown_end, event.trial_id, event.path))
+                    self._lane(event.trial_id).skipped.pop(self._path(event.path), None)
+                    self.removals.dropped(event.trial_id, event.path, self._journal.shown_end)
                 case ev.TrialEnded() | ev.TrialPaused():
+                    if isinstance(event, ev.TrialEnded):
+                        self.removals.ended(event.trial_id)
                     # At the next interval: logs lag a little.
                     self._lane(event.trial_id).results = True
                 case ev.TrialAdded() | ev.TrialStarted():
@@ -228,29 +229,33 @@ class Uploads:
         """Look after what earlier drivers may have left: the newest checkpoint of each trial, and logs."""
         for trial in self._state.trials.values():
             self._lane(trial.trial_id).results = self._is_unsure or not trial.status.is_final
-            if trial.checkpoint is not None and not self._itself:
-                owner = trial.stored_path(trial.checkpoint.path).partition("/")[0]
-                self._lane(owner).wanted.append(trial.checkpoint.path)
-                self._queue(owner)
+            self.removals.take_up(trial, are_there=self._itself)
+            kept = trial.checkpoints if self._keeps_few else trial.checkpoints[-1:]
+            for checkpoint in () if self._itself else kept:
+                self._want(checkpoint.path)
+
+    def _want(self, path: str) -> None:
+        owner = os.path.relpath(path, self._directory).partition(os.sep)[0]
+        self._lane(owner).wanted.append(path)
+        self._queue(owner)
 
     def _offer(self, trial_id: str, path: str) -> None:
         lane = self._lane(trial_id)
-        self._skipped += lane.newest is not None
+        if lane.newest is not None:
+            self._pass_over(lane, lane.newest)
         lane.newest = self._path(path)
         self._queue(trial_id)
 
-    def expect_gone(self, trial_id: str, path: str) -> None:
-        """Be told of a checkpoint that is neither here nor there: its drop removes nothing.
+    def _pass_over(self, lane: Lane, path: str) -> None:
+        self._skipped += 1
+        if self._keeps_few:
+            lane.skipped[path] = None
 
-        What is called so from now on is a new one.
-        """
-        self._gone.add((trial_id, path))
-
-    def _keep(self, trial_id: str, path: str) -> None:
-        """Take the removal of a checkpoint back: it was saved again under its name."""
-        root = checkpoint_of(path)
-        self._dropped = deque(item for item in self._dropped if checkpoint_of(item[2]) != root)
-        self._lane(trial_id).keep(self._path(root))
+    def _has_come(self, trial_id: str, path: str, stored: Stored) -> None:
+        self._committed += stored is Stored.COMMITTED
+        inside = os.path.relpath(path, self._directory)
+        if stored is not Stored.GONE and self.removals.stored(trial_id, inside):
+            self._let_go()
 
     def _path(self, stored: str) -> str:
         return os.path.join(self._directory, stored)
@@ -292,23 +297,26 @@ class Uploads:
         """Do what there is to do for a trial."""
         # After the end of the run nothing is tried again, nor begun when the place does not answer.
         while not (self._closing.is_set() and (self._is_down or trial_id in self._failed)):
-            attempt = self._state.trials[trial_id].attempt
+            trial = self._state.trials[trial_id]
+            attempt = trial.attempt
             if lane.wanted:
+                path = lane.wanted[0]
                 stored = await self._in_thread(
-                    partial(self._mirror.store, look_first=True), lane.wanted[0], attempt
+                    partial(self._mirror.store, look_first=True), path, attempt
                 )
                 del lane.wanted[0]
-                self._committed += stored is Stored.COMMITTED
+                self._has_come(trial_id, path, stored)
             elif lane.newest is not None:
-                await self._send_newest(lane, attempt)
+                await self._send_newest(trial_id, lane, attempt)
             elif lane.dropped:
-                dropped = lane.dropped.pop(0)
+                dropped = lane.dropped[0]
                 if not lane.is_behind:
-                    try:
-                        await self._in_thread(self._mirror.delete, dropped, attempt, self._itself)
-                    except BaseException:
-                        lane.dropped.insert(0, dropped)
-                        raise
+                    await self._in_thread(self._mirror.delete, dropped, attempt, self._itself)
+                if dropped in lane.dropped:  # it may have been saved again meanwhile
+                    lane.dropped.remove(dropped)
+            elif lane.skipped and trial.status.is_final:
+                kept = {checkpoint.path for checkpoint in trial.checkpoints}
+                self._skipped -= lane.want_skipped(kept)
             elif lane.results:
                 lane.results = False
                 await self._send_results(trial_id, lane)
@@ -316,7 +324,7 @@ class Uploads:
                 self._failed.pop(trial_id, None)
                 return
 
-    async def _send_newest(self, lane: Lane, attempt: int) -> None:
+    async def _send_newest(self, trial_id: str, lane: Lane, attempt: int) -> None:
         path = lane.take_newest()
         try:
             stored = await self._in_thread(self._mirror.store, path, attempt)
@@ -324,9 +332,9 @@ class Uploads:
             if lane.newest is None:
                 lane.newest = path
             else:
-                self._skipped += 1
+                self._pass_over(lane, path)
             raise
-        self._committed += stored is Stored.COMMITTED
+        self._has_come(trial_id, path, stored)
         # Dropped before it was linked: one that came after it is on its way here.
         lane.is_behind = stored is Stored.GONE
         self._skipped += lane.is_behind
@@ -352,7 +360,8 @@ class Uploads:
             is_last = self._closing.is_set()
             try:
                 while self._mirror.segments.end < self._journal.shown_end:
-                    await self._in_thread(self._send_segment, self._journal.shown_end)
+                    end = self._journal.shown_end
+                    await self._in_thread(self._mirror.send_journal, self._journal.path, end)
                 self._failed.pop(_JOURNAL, None)
                 self._let_go()
             except ExperimentLocked:
@@ -372,14 +381,9 @@ class Uploads:
 
     def _let_go(self) -> None:
         """Have those checkpoints removed of which the journal there says that nothing needs them."""
-        while self._dropped and self._dropped[0][0] <= self._mirror.segments.end:
-            _, trial_id, path = self._dropped.popleft()
-            self._lane(trial_id).dropped.append(self._path(checkpoint_of(path)))
+        for trial_id, path in self.removals.due(self._mirror.segments.end):
+            self._lane(trial_id).dropped.append(self._path(path))
             self._queue(trial_id)
-
-    def _send_segment(self, end: int) -> None:
-        segments = self._mirror.segments
-        segments.append(read_new(self._journal.path, segments.end, end))
 
     async def _take_note(self, what: str, error: Exception) -> None:
         is_first = not self._failed

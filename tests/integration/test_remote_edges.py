@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import asynctune as tune
 from asynctune.cli import main
 from asynctune.errors import ConfigError, ExperimentLocked, StorageError, StorageTimeout
 from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.schedulers import Decision, Exploit, TrialScheduler
 from asynctune.segments import Segments
 from asynctune.storage import LocalStorage, open_storage
 from asynctune.storage.commits import Commits
@@ -152,6 +154,165 @@ async def test_who_is_overtaken_at_a_checkpoint_is_told_by_whom(tmp_path):
     with anyio.fail_after(30), pytest.raises(ExperimentLocked, match="took it over") as raised:
         await run(tmp_path / "a", remote, 9, TakenOver, upload_interval_s=100)
     assert raised.value.pid == os.getpid()
+
+
+async def test_a_resume_goes_on_behind_a_durable_driver_that_died_before_its_journal_came(tmp_path):
+    remote = tmp_path / "remote"
+    first = await run(tmp_path / "a", remote, 2, Durable)
+
+    def begin_and_die():
+        place = LocalStorage(remote / "x")
+        segments = Segments(place)
+        (tmp_path / "dead").mkdir()
+        segments.pull(tmp_path / "dead" / "journal")
+        writer = Writer(segments.begin(1), attempt=1)
+        Commits(place.below(first.trials[0].trial_id), writer).claim()
+
+    await asyncio.to_thread(begin_and_die)
+    second = await run(tmp_path / "b", remote, 4, Durable, resume=True)
+    assert [row["n"] for row in second.trials[0].results] == [1, 2, 3, 4]
+
+
+async def test_what_is_kept_for_its_score_is_there_in_the_end_though_it_was_passed_over(tmp_path):
+    remote = tmp_path / "remote"
+    on_its_way, may_end = threading.Event(), threading.Event()
+
+    class Slow(LocalStorage):
+        def upload(self, key, source):
+            if "checkpoint_1/" in key:
+                on_its_way.set()
+                may_end.wait(20)
+            super().upload(key, source)
+
+    class Peaks(Counts):
+        async def _train(self):
+            self.n += 1
+            if self.n == 2:
+                await asyncio.to_thread(on_its_way.wait, 20)
+            if self.n == 5:
+                may_end.set()
+            return {"n": self.n, "score": -abs(self.n - 3)}
+
+    analysis = await run(
+        tmp_path / "a",
+        Slow(remote),
+        6,
+        Peaks,
+        keep_checkpoints_num=1,
+        checkpoint_score_attr="score",
+    )
+    names = await asyncio.to_thread(commits_of, remote, analysis.trials[0])
+    assert set(names) == {"checkpoint_3", "checkpoint_6"}
+
+
+class Follows(TrialScheduler):
+    """The first trial goes on from the second one, once."""
+
+    needs_checkpoints = True
+
+    def __init__(self):
+        self.ids, self.has_exploited = [], False
+
+    def on_trial_add(self, trial):
+        self.ids.append(trial.trial_id)
+
+    def on_trial_result(self, trial, result):
+        if trial.trial_id == self.ids[0] and result["n"] == 3 and not self.has_exploited:
+            self.has_exploited = True
+            return Exploit(self.ids[1], {"who": "follower", "of": "donor"})
+        return Decision.CONTINUE
+
+
+class Carries(Counts):
+    async def _setup(self, config):
+        self.n, self.weights = 0, config["who"]
+
+    async def _train(self):
+        self.n += 1
+        await asyncio.sleep(0)  # both are on one loop
+        return {"n": self.n, "weights": self.weights, "of": self.config.get("of")}
+
+    async def _save(self, directory):
+        return {"n": self.n, "weights": self.weights}
+
+    async def _restore(self, checkpoint):
+        self.n, self.weights = checkpoint["n"], checkpoint["weights"]
+
+
+async def test_a_donor_stays_there_until_the_other_one_has_its_own_there(tmp_path):
+    remote = tmp_path / "remote"
+    free, one_at_a_time = threading.Event(), threading.Lock()
+    given = {
+        "config": {"who": tune.grid_search(["follower", "donor"])}, "keep_checkpoints_num": 1,
+        "upload_interval_s": 0.02,
+    }  # fmt: skip
+
+    class Slow(LocalStorage):
+        """Has nothing of the first trial once it has the state of the other one."""
+
+        def upload(self, key, source):
+            if b"donor" in Path(source).read_bytes() and "_00000/" in f"{self.url}/{key}":
+                free.wait(20)
+            with one_at_a_time:
+                super().upload(key, source)
+
+        def create(self, key, data):
+            with one_at_a_time:
+                return super().create(key, data)
+
+        def delete(self, keys):
+            with one_at_a_time:
+                super().delete(keys)
+
+    class Waits(Carries):
+        async def _train(self):
+            if self.config["who"] == "donor" and self.n == 20:
+                await asyncio.to_thread(free.wait, 20)
+            return await super()._train()
+
+    def look(trial):
+        # What comes later in the order of removals is gone, so that one was its turn, too.
+        while {"checkpoint_20"} - (there := set(commits_of(remote, trial))) or {
+            f"checkpoint_{number}" for number in range(6, 20)
+        } & there:
+            pass
+        with one_at_a_time:  # what another machine would find if this one died now
+            shutil.copytree(remote, tmp_path / "found")
+
+    async with (
+        InlineExecutor(2) as pool,
+        tune.start(
+            Waits, executor=pool, name="x", verbose=0, grace_s=1, checkpoint_freq=1, stop={"n": 24},
+            upload_dir=Slow(remote), storage_path=tmp_path / "a", scheduler=Follows(), **given,
+        ) as experiment,
+    ):  # fmt: skip
+        async for row in experiment:
+            if row["trial_id"].endswith("1") and row["n"] == 20:
+                break
+        await asyncio.to_thread(look, experiment.trials[1])
+        assert experiment.trials[0].lineage
+        free.set()
+    second = await run(
+        tmp_path / "b", tmp_path / "found", 30, Carries, resume=True, scheduler=Follows(), **given
+    )
+    rows = second.trials[0].results
+    assert {row["weights"] for row in rows if row["of"] == "donor"} == {"donor"}
+    assert rows[-1]["n"] == 30
+
+
+async def test_a_resume_goes_on_where_one_was_killed_while_it_pulled(tmp_path):
+    remote = tmp_path / "remote"
+    await run(tmp_path / "a", remote, 2)
+
+    def die():
+        (tmp_path / "b" / "x").mkdir(parents=True)
+        (tmp_path / "b" / "x" / "lock").touch()
+        (tmp_path / "b" / "x" / "journal.pulled").write_text("half of ")
+
+    await asyncio.to_thread(die)
+    second = await run(tmp_path / "b", remote, 3, resume=True)
+    assert [row["n"] for row in second.trials[0].results] == [1, 2, 3]
+    assert not (tmp_path / "b" / "x" / "journal.pulled").exists()
 
 
 class Stuck(LocalStorage):

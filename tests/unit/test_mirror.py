@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -435,3 +436,34 @@ def test_where_a_durable_trial_keeps_its_checkpoints_is_its_own_and_ranks_by_att
     assert place.writer.rank == (3, 2)
     assert place.writer.token == mirror.segments.driver
     assert mirror.url == storage.url
+
+
+def test_several_trials_that_begin_from_one_checkpoint_bring_it_once(storage, here, elsewhere):
+    path = saved(here / "t", "checkpoint_1")
+    mirror_of(storage, here).store(path)
+    (elsewhere / "t").mkdir()
+    mirror = mirror_of(storage, elsewhere, 1)
+    there = str(elsewhere / "t" / "checkpoint_1" / "model")
+    with ThreadPoolExecutor(8) as pool:
+        inodes = list(pool.map(lambda _: (mirror.bring(there), inode(there)), range(16)))
+    assert len(set(inodes)) == 1, "nobody took away what another one reads"
+
+
+def test_a_copy_that_another_process_has_brought_meanwhile_stays(storage, here, elsewhere):
+    path = saved(here / "t", "checkpoint_1")
+    mirror_of(storage, here).store(path)
+    (elsewhere / "t").mkdir()
+    there = str(elsewhere / "t" / "checkpoint_1" / "model")
+    commits = Commits(storage.below("t"))
+    commit = commits.find("checkpoint_1")
+    commits.fetch(commit, elsewhere / "t")
+    before = inode(there)
+    commits.fetch(commit, elsewhere / "t")
+    assert inode(there) == before
+    Path(there).write_bytes(b"damaged")
+    commits.fetch(commit, elsewhere / "t")
+    assert Path(there).read_bytes() == FILES["model"], "but one that is no good is replaced"
+
+
+def inode(path):
+    return os.stat(path).st_ino

@@ -541,3 +541,16 @@ def test_100000_segments_do_not_fill_the_memory(call):
     finally:
         tracemalloc.stop()
     assert peak < 20 << 20
+
+
+def test_a_driver_that_died_before_its_journal_came_counts_as_one(storage, tmp_path):
+    first = Segments(storage)
+    first.pull(tmp_path / "a")
+    assert first.begin(0) == 0
+    (tmp_path / "a").write_bytes(b"")
+    second = Segments(storage)
+    second.pull(tmp_path / "b")
+    assert second.begin(0) == 1, "its journal knows of none before"
+    third = Segments(storage)
+    third.pull(tmp_path / "c")
+    assert third.begin(7) == 7

@@ -1,0 +1,69 @@
+"""What is done for one trial at a storage, where something happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from asynctune.errors import StorageError
+from asynctune.mirror import Stored
+from asynctune.uploads import Uploads
+
+pytestmark = pytest.mark.asyncio
+
+
+class FailsOnce:
+    """A mirror whose first removal fails, when it is told to."""
+
+    url = "x"
+    segments = SimpleNamespace(end=10**9)
+
+    def __init__(self):
+        self.calls, self.has_begun, self.may_fail = [], threading.Event(), threading.Event()
+
+    def delete(self, path, attempt, here):
+        self.calls.append(("delete", path))
+        if len(self.calls) == 1:
+            self.has_begun.set()
+            self.may_fail.wait(20)
+            raise StorageError("503 for too long")
+
+    def store(self, path, attempt=0, look_first=False):
+        self.calls.append(("store", path))
+        return Stored.COMMITTED
+
+
+def uploads_to(mirror):
+    trial = SimpleNamespace(
+        trial_id="t", attempt=0, exported={}, checkpoints=(), status=SimpleNamespace(is_final=False)
+    )
+    options = SimpleNamespace(keep_checkpoints_num=1)
+    plan = SimpleNamespace(directory="/d", upload_interval_s=1, options=options)
+    journal = SimpleNamespace(shown_end=0)
+    state = SimpleNamespace(trials={"t": trial})
+    return Uploads(mirror, journal, state, plan, itself=False, say=None)
+
+
+@pytest.mark.parametrize("is_saved_again", [True, False])
+async def test_a_removal_that_failed_is_not_tried_again_if_its_name_was_saved_meanwhile(
+    is_saved_again,
+):
+    mirror = FailsOnce()
+    uploads = uploads_to(mirror)
+    lane, path = uploads._lane("t"), "/d/t/checkpoint_6"
+    lane.dropped.append(path)
+    working = asyncio.ensure_future(uploads._empty("t", lane))
+    await asyncio.to_thread(mirror.has_begun.wait, 20)
+    if is_saved_again:
+        lane.keep(path)
+        lane.newest = path
+    mirror.may_fail.set()
+    with pytest.raises(StorageError):
+        await working
+    await uploads._empty("t", lane)
+    uploads._send.close()
+    uploads._receive.close()
+    assert mirror.calls == [("delete", path), ("store" if is_saved_again else "delete", path)]
