@@ -112,7 +112,7 @@ class Checkpointing:
         try:
             with self._limit("_restore"):
                 await anyio.to_thread.run_sync(
-                    mirror.bring, checkpoint.path, abandon_on_cancel=True
+                    mirror.bring, checkpoint.path, abandon_on_cancel=True, limiter=mirror.bringing
                 )
         except (CheckpointCorrupt, FileNotFoundError, StorageError) as exc:
             error = TrialError(f"trial {trial_id} cannot go on: {exc}", trial_id=trial_id)

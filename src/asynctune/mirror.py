@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 
+import anyio
+
 from asynctune import checkpoint as _checkpoint
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
 from asynctune.segments import Segments, read_new
@@ -27,6 +29,7 @@ from asynctune.storage.records import Writer
 
 LINKS = ".uploads"
 _SMALL = 8 << 20
+_AT_ONCE = 8
 _CHECKPOINT = "checkpoint_"
 
 
@@ -56,6 +59,8 @@ class Mirror:
         self._lock = threading.Lock()
         self._bringing: dict[tuple[str, str], threading.Lock] = {}
         self.is_closed = False
+        self.bringing = anyio.CapacityLimiter(_AT_ONCE)
+        """For those who bring from threads: a place that does not answer holds up nothing else."""
 
     @property
     def url(self) -> str:

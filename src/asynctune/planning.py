@@ -7,7 +7,7 @@ import math
 import numbers
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import timedelta
@@ -28,12 +28,22 @@ from asynctune.schedulers import FIFOScheduler, TrialScheduler
 from asynctune.segments import Segments
 from asynctune.space import Space
 from asynctune.stopper import Stopper, make_stopper
+from asynctune.storage import Storage
 from asynctune.stored import seed_of
 from asynctune.suggest import BasicVariantGenerator, Searcher
 
 
-def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
-    """Check all arguments and resolve them.
+def make_plan(
+    trainable_name: str,
+    arguments: Mapping[str, Any],
+    opened: Callable[[Storage], object] | None = None,
+) -> Plan:
+    """Check all arguments and resolve them. Blocks, for a while if a storage is asked for the seed.
+
+    Args:
+        trainable_name: The name of the trainable.
+        arguments: Those of ``run``.
+        opened: Given the storage before it is asked anything, so that it can be closed meanwhile.
 
     Raises:
         ConfigError: The message names the argument and what would be right.
@@ -68,6 +78,8 @@ def make_plan(trainable_name: str, arguments: Mapping[str, Any]) -> Plan:
     formats = options.export_formats
     name = name_of(options.name, trainable_name)
     parent, remote = places_of(options, name)
+    if remote is not None and opened is not None:
+        opened(remote)
     resume = _resume(options)
     seed = options.seed
     if seed is None and resume is not Resume.NEW:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from asynctune import events as ev
-from asynctune.errors import ExperimentCorrupt, ExperimentLocked
+from asynctune.errors import ExperimentCorrupt, ExperimentLocked, StorageError
 from asynctune.files import current, storage_error
 from asynctune.storage import Storage
 from asynctune.storage.numbered import Numbered
@@ -202,10 +202,19 @@ class Segments:
 
         Raises:
             ExperimentLocked: Another driver has done so just now.
+            StorageError: The storage takes an object twice, so it would let two drivers write.
         """
         self._epoch = max(epoch, self._last_epoch + 1)
         self._next = self._next or 1
         self._create(b"")
+        own, data = self._read(self._next - 1)
+        if own.driver == self._driver and self._numbered.create(own.number, own.to_bytes(data)):
+            raise StorageError(
+                f"{self._url} has stored {self._numbered.key(own.number)} twice, though it was told to "
+                "create it only if there is none (If-None-Match): two drivers would destroy each other's "
+                "experiment there. Use a store that obeys, or an fsspec filesystem in "
+                "FsspecStorage(..., single_writer=True)"
+            )
         return self._epoch
 
     def append(self, data: bytes) -> None:

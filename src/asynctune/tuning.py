@@ -19,6 +19,7 @@ from asynctune.planning import make_plan
 from asynctune.preflight import Preflight
 from asynctune.runner import Runner
 from asynctune.signature import function_name
+from asynctune.storage import Storage
 from asynctune.threads import run_whole
 
 
@@ -134,7 +135,16 @@ def start(trainable: Any, **arguments: Unpack[Arguments]) -> Starting:
 
 async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
     check_is_trainable(trainable)
-    plan = await anyio.to_thread.run_sync(make_plan, function_name(trainable), arguments)
+    asked: list[Storage] = []
+
+    def hurry() -> None:
+        for storage in asked:
+            storage.close()
+
+    named = function_name(trainable)
+    plan = await run_whole(
+        make_plan, named, arguments, asked.append, undo=lambda _: None, hurry=hurry
+    )
     async with AsyncExitStack() as owned:
         executor = plan.options.executor
         if executor is None:
@@ -144,7 +154,6 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
         preflight = Preflight(plan, shipment, executor)
         await anyio.to_thread.run_sync(preflight.check)
         spec = await anyio.to_thread.run_sync(started, plan, shipment)
-        hurry = plan.remote.close if plan.remote is not None else None
         opened = await run_whole(open_experiment, plan, spec, undo=Opened.close, hurry=hurry)
         owned.callback(opened.close)
         runner = Runner(opened, shipment, executor, preflight)

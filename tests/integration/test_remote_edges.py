@@ -300,6 +300,16 @@ async def test_a_donor_stays_there_until_the_other_one_has_its_own_there(tmp_pat
     assert rows[-1]["n"] == 30
 
 
+async def test_a_store_that_ignores_conditions_is_refused_before_anything_starts(tmp_path):
+    class TakesTwice(LocalStorage):
+        def create(self, key, data):
+            self._path(key).unlink(missing_ok=True)
+            return super().create(key, data)
+
+    with pytest.raises(StorageError, match=r"twice.*single_writer=True"):
+        await run(tmp_path / "a", TakesTwice(tmp_path / "remote"), 2)
+
+
 async def test_a_resume_goes_on_where_one_was_killed_while_it_pulled(tmp_path):
     remote = tmp_path / "remote"
     await run(tmp_path / "a", remote, 2)
@@ -374,8 +384,9 @@ async def test_fetch_goes_on_behind_a_damaged_record(tmp_path, capsys):
         assert Path(trial.logdir, "checkpoint_2").is_dir()
 
 
+@pytest.mark.parametrize("resume", [False, "AUTO"])
 async def test_a_cancelled_start_does_not_wait_for_a_place_that_does_not_answer(
-    tmp_path, s3_server
+    tmp_path, s3_server, resume
 ):
     from tcp_proxy import Faults, TcpProxy
 
@@ -384,7 +395,9 @@ async def test_a_cancelled_start_does_not_wait_for_a_place_that_does_not_answer(
         "endpoint": f"http://127.0.0.1:{proxy.port}", "access_key_id": "a", "secret_access_key": "b",
         "region": "us-east-1", "read_timeout_s": 0.5, "operation_timeout_s": 600,
     }  # fmt: skip
-    task = asyncio.ensure_future(run(tmp_path / "a", "s3://bucket/x", 2, storage_options=options))
+    task = asyncio.ensure_future(
+        run(tmp_path / "a", "s3://bucket/x", 2, storage_options=options, resume=resume)
+    )
     while not proxy.counts["frozen"]:
         await asyncio.sleep(0)
     task.cancel()
