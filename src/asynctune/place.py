@@ -15,7 +15,7 @@ from asynctune.errors import ConfigError, UnsafePath
 from asynctune.hosting import results_dir
 from asynctune.options import Options
 from asynctune.storage import Storage, open_storage
-from asynctune.storage.urls import is_url, path_of
+from asynctune.storage.urls import check_spelling, is_url, path_of
 
 
 def places_of(options: Options, name: str) -> tuple[str, Storage | None]:
@@ -94,6 +94,7 @@ def _folder(argument: str, given: Any) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigError(f"{argument} is {shown(given)}; a path is wanted")
     os.fsencode(path)  # a name that the system cannot have raises here
+    check_spelling(path)
     return path_of(path) if is_url(path) else os.path.abspath(os.path.expanduser(path))
 
 

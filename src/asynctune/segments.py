@@ -157,6 +157,8 @@ class Segments:
             ExperimentCorrupt: What is there is damaged, or local and remote have gone different ways.
             StorageError: It did not come, or cannot be written.
         """
+        aside = journal.with_name(f"{journal.name}.pulled")
+        aside.unlink(missing_ok=True)  # of somebody who was killed at it
         last = self._last()
         self._next = 1
         if last is not None:
@@ -171,7 +173,6 @@ class Segments:
                 return False
         # What the last driver here had not made whole is no step of its own.
         size = _good_end(journal) if size else 0
-        aside = journal.with_name(f"{journal.name}.pulled")
         try:
             digest = self._download(aside, last)
             if size > last.end or _digest(aside, size).digest() != _digest(journal, size).digest():

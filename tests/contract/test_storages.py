@@ -175,6 +175,18 @@ def test_it_travels_by_pickle(storage):
     assert storage.read("x/k", limit=1) == b"2"
 
 
+@pytest.mark.parametrize("name", ["lr#1", "what?", "50% a", "a@b", "%23"])
+def test_a_name_may_have_what_means_something_in_a_url(storage, name):
+    part = storage.below(name)
+    assert part.create("k", b"1")
+    again = pickle.loads(pickle.dumps(part)).below("deep")
+    again.create("k", b"2")
+    assert keys(storage) == [f"{name}/deep/k", f"{name}/k"]
+    assert again.url == part.below("deep").url
+    if not isinstance(storage, LocalStorage):
+        assert again.url == f"{storage.url}/{name}/deep"
+
+
 @pytest.mark.slow
 def test_1500_objects_are_listed_and_removed(storage):
     if storage.url.startswith("gs://"):
@@ -201,7 +213,7 @@ def test_an_fsspec_filesystem_wants_the_promise_of_a_single_writer(tmp_path):
     [
         ("http://x/y", "unknown kind"),
         ("s3://", "no place in a bucket"),
-        ("s3://bucket/../x", "no plain path"),
+        ("s3://bucket/../x", "s3://bucket/../x' has no plain path behind the bucket"),
         ("s3://key:secret@bucket/x", "credentials"),
         ("file://elsewhere/x", "no file of this machine"),
         (17, "no place to store"),

@@ -12,15 +12,28 @@ record that says so. One who wrote before then finds the number taken that would
 that somebody has come after him, and is ``Fenced``. Such a beginning is never removed, and neither is the
 last number: they are what a stale writer stumbles over.
 
+A record that is damaged keeps its number and says nothing: who writes goes on behind it, and goes by the
+newest one that can be read. To refuse instead would let one bad object end all saving for good. So if it
+is a beginning that was damaged, the writer before is fenced by the next record of the new one, not by the
+first; what it commits until then is whole, and the new one goes on behind that. (Of two without ranks, the
+one whose next record comes first owns the place then.) A record of a later version of asynctune is not
+damaged, and nobody passes it.
+
+What a save has stored is removed when it fails, unless the answer to its record was lost: then it waits
+until a later commit has shown what became of that number. Only prefixes of one's own are removed so. One
+that no record names may be that of a writer who has just begun; if it died, it goes with the checkpoint of
+that name.
+
 Nothing here unpickles, and no name in a listing or record becomes a path unchecked.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +42,7 @@ from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
 from asynctune.manifest import MANIFEST, Manifest
 from asynctune.storage.base import Storage, plain_key
 from asynctune.storage.numbered import Numbered
-from asynctune.storage.records import Commit, Writer, check_name
+from asynctune.storage.records import Commit, NewerRecord, Writer, check_name
 
 _LONGEST = 64 << 20
 _AT_ONCE = 4
@@ -63,7 +76,9 @@ class Commits:
         self._numbered = Numbered(storage, "commits", "the records of its checkpoints")
         self._writer = writer or Writer()
         self._next = 0
-        self._known: dict[str, Commit] = {}
+        self._known: dict[str, int] = {}  # names -> numbers; the records are large, and read again
+        self._orphans: set[str] = set()  # prefixes of ours that no record names
+        self._unsure: set[str] = set()  # those of which this is not known
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -95,16 +110,18 @@ class Commits:
         Raises:
             CheckpointCorrupt: It may be one whose record is damaged.
         """
-        known = self._known.pop(name, None)
-        commit = self._read(known.number) if known is not None else None
-        if commit is None:  # it may have been deleted by somebody else, and saved again
+        known, commit = self._known.pop(name, 0), None
+        with suppress(CheckpointCorrupt):  # which is told of below, if there is no other
+            commit = self._read(known) if known else None
+        if commit is None or commit.name != name:
+            # It may have been deleted by somebody else, and saved again.
             damaged: list[CheckpointCorrupt] = []
             found = (each for each in self.newest_first(damaged) if each.name == name)
             commit = next(found, None)
             if commit is None and damaged:
                 raise damaged[0]
         if commit is not None:
-            self._known[name] = commit
+            self._known[name] = commit.number
         return commit
 
     def is_taken(self, name: str) -> bool:
@@ -147,14 +164,13 @@ class Commits:
 
         Raises:
             Fenced: A later writer has begun before.
+            CheckpointCorrupt: Too many records are damaged to tell.
         """
         if self._next:
             return
         numbers = self._numbered.all()
-        last = numbers[-1] if numbers else 0
-        if last:
-            self._refuse_if_behind(last)
-        self._next = last + 1
+        self._refuse_if_behind(numbers)
+        self._next = numbers[-1] + 1 if numbers else 1
         try:
             self._append(Commit(0, self._writer, begins=True))
         except BaseException:
@@ -172,6 +188,7 @@ class Commits:
             Fenced: A later writer has begun.
             FileNotFoundError: A file is gone.
             StorageError: It could not be stored; nothing became visible.
+            CheckpointCorrupt: Too many records are damaged to tell who writes.
             UnsafePath: No checkpoint has such a name.
         """
         text = (root / MANIFEST).read_bytes()
@@ -193,8 +210,21 @@ class Commits:
         def upload(file: str) -> None:
             storage.upload(f"{commit.prefix}{file}", root / file)
 
-        _for_each(upload, manifest.files)
-        return self._append(commit)
+        try:
+            _for_each(upload, manifest.files)
+        except Exception:
+            self._orphans.add(commit.prefix)
+            self._remove_orphans(storage)
+            raise
+        self._unsure.add(commit.prefix)
+        try:
+            made = self._append(commit)
+            self._unsure.discard(commit.prefix)
+        except Fenced:
+            self._settle(storage)
+            raise
+        self._settle(storage)
+        return made
 
     def delete(self, name: str) -> bool:
         """Remove a checkpoint and all that was ever stored under its name; False if there is none.
@@ -210,8 +240,9 @@ class Commits:
         if len(damaged) == _MOST_DAMAGED:
             raise damaged[0]
         if found:
-            last = max(self._numbered.all()[-1], found[0])
-            self._refuse_if_behind(last)
+            numbers = self._numbered.all()
+            last = max([*numbers[-1:], found[0]])
+            self._refuse_if_behind(numbers)
             if found[0] == last:  # a number that is free again could be taken by a stale writer
                 before, self._next = self._next, last + 1
                 try:
@@ -235,7 +266,13 @@ class Commits:
     def _append(self, commit: Commit) -> Commit:
         data = commit.to_json()
         while not self._numbered.create(self._next, data):
-            found = self._read(self._next)
+            damaged: list[CheckpointCorrupt] = []
+            found = self._look(self._next, damaged)
+            if damaged:
+                # Somebody's, or one of ours whose answer was lost: those may be committed.
+                self._unsure.clear()
+                self._next += 1
+                continue
             if found is None:  # somebody has deleted it between our two looks
                 raise StorageError(
                     f"{self._numbered.named(self._next)} is there and cannot be read; storage that forgets "
@@ -245,11 +282,12 @@ class Commits:
                 break  # it is ours: the answer to an attempt was lost
             if self._is_after(found, commit):
                 raise self._fenced(found)
+            self._unsure.discard(found.prefix)
             self._next += 1
         made = replace(commit, number=self._next)
         self._next += 1
         if made.name:
-            self._known[made.name] = made
+            self._known[made.name] = made.number
         return made
 
     def _is_after(self, found: Commit, ours: Commit) -> bool:
@@ -260,10 +298,50 @@ class Commits:
         is_other = found.writer.token != self._writer.token
         return is_other and bool(ours.name) and (found.begins or bool(found.name))
 
-    def _refuse_if_behind(self, last: int) -> None:
-        newest = self._read(last)
-        if newest is not None and newest.writer.rank > self._writer.rank:
-            raise self._fenced(newest)
+    def _settle(self, storage: Storage) -> None:
+        """Remove what is known to be nothing, now that all numbers up to ours have been looked at."""
+        self._orphans |= self._unsure
+        self._unsure.clear()
+        self._remove_orphans(storage)
+
+    def _remove_orphans(self, storage: Storage) -> None:
+        """Remove what saves that failed have stored, as far as that works; the rest waits."""
+        while self._orphans:
+            prefix = self._orphans.pop()
+            try:
+                storage.delete(entry.key for entry in storage.list(prefix))
+            except (StorageError, UnsafePath):
+                self._orphans.add(prefix)
+                return
+
+    def _refuse_if_behind(self, numbers: Sequence[int]) -> None:
+        damaged: list[CheckpointCorrupt] = []
+        for number in reversed(numbers[-_MOST_DAMAGED:]):
+            newest = self._look(number, damaged)
+            if newest is not None:
+                if newest.writer.rank > self._writer.rank:
+                    raise self._fenced(newest)
+                return
+        if damaged and len(numbers) >= _MOST_DAMAGED:
+            raise damaged[0]
+
+    def _look(self, number: int, damaged: list[CheckpointCorrupt]) -> Commit | None:
+        """Read who wrote a record; None if it is gone, or is damaged, which the list is then told of.
+
+        What comes damaged is read once more: an answer that was garbled once opens no fence.
+
+        Raises:
+            StorageError: It is of a later version.
+        """
+        for is_last in (False, True):
+            try:
+                return self._read(number)
+            except NewerRecord as exc:
+                raise StorageError(f"{exc}. Nothing more is written there from here") from exc
+            except CheckpointCorrupt as exc:
+                if is_last:
+                    damaged.append(exc)
+        return None
 
     def _read(self, number: int) -> Commit | None:
         try:

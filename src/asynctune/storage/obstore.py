@@ -7,21 +7,23 @@ CPython 3.11). And never in a child that was forked after a call: there they han
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from asynctune.errors import ConfigError, StorageDenied, StorageError
+from asynctune.errors import ConfigError, StorageDenied, StorageError, UnsafePath
 from asynctune.files import storage_error
 from asynctune.secret import resolve
+from asynctune.storage.answers import cause, first_line, gave_up, translated, without_users
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key, without_secrets
 from asynctune.storage.ranges import write_pieces
 from asynctune.storage.retries import Retries, Transient
+from asynctune.storage.settings import settings_of
 
 T = TypeVar("T")
 Page: TypeAlias = list[tuple[str, int]]
@@ -30,10 +32,7 @@ _WHOLE = 8 << 20
 """Files up to this size are sent in one request, larger ones in parts of it."""
 _PAGE = 1000
 _PART_RETRY_S = 20.0
-_RETRIED = frozenset({408, 409, 425, 429})
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_", "MSI_", "IDENTITY_")
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 
 
 class ObjectStorage:
@@ -51,7 +50,7 @@ class ObjectStorage:
         timeouts: Limits of time.
 
     Raises:
-        ConfigError: The URL is none, or the extra ``cloud`` is not installed.
+        ConfigError: The URL or an option is none, or the extra ``cloud`` is not installed.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class ObjectStorage:
     ) -> None:
         self._bucket, self._prefix = _split(url)
         self._options = dict(options or {})
+        settings_of(_scheme(self._bucket), self._options, {})  # which refuses what it should
         self._client = _Client(self._bucket, self._options, timeouts or Timeouts())
         self._retries = Retries(timeouts or Timeouts())
 
@@ -70,7 +70,9 @@ class ObjectStorage:
         return f"ObjectStorage({self.url!r})"  # the options may hold credentials
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self.url, self._options, self._retries.timeouts)
+        # Not by the URL: an experiment's name may have what a URL would read as something else.
+        timeouts = self._retries.timeouts
+        return _again, (type(self), self._bucket, self._prefix, self._options, timeouts)
 
     @property
     def url(self) -> str:
@@ -210,7 +212,7 @@ class ObjectStorage:
             try:
                 return function(store, path)
             except BaseException as exc:
-                if type(exc).__name__ == "PanicException":  # which is no Exception
+                if gave_up(exc):
                     raise StorageError(
                         f"{what} cannot be sent: obstore gave up. Options and credentials may have no "
                         "control characters, such as a newline at the end"
@@ -218,13 +220,13 @@ class ObjectStorage:
                 if not isinstance(exc, Exception):
                     raise
                 again = self._client.forget()
-                error = _translated(exc, what)
+                error = translated(exc, what)
                 if isinstance(error, StorageDenied) and again and not refused:
                     refused = True  # the credentials were renewed since they were read
-                    raise Transient(str(error)) from exc
+                    raise Transient(str(error)) from cause(exc)
                 if error is exc:
                     raise
-                raise error from exc
+                raise error from cause(exc)
 
         return self._retries.call(attempt, what)
 
@@ -281,20 +283,12 @@ class _Client:
     def _build(self, left_s: float, *, parts: bool) -> Any:
         from obstore.store import from_url
 
-        config = dict(resolve(self._options))
+        settings = settings_of(_scheme(self._bucket), resolve(self._options), os.environ)
         client: dict[str, Any] = {
             "connect_timeout": timedelta(seconds=min(self._timeouts.connect_timeout_s, left_s)),
             "read_timeout": timedelta(seconds=min(self._timeouts.read_timeout_s, left_s)),
             "timeout": timedelta(seconds=left_s),
-        } | dict(config.pop("client_options", {}))
-        others: dict[str, Any] = {}
-        if "credential_provider" in config:
-            others["credential_provider"] = config.pop("credential_provider")
-        endpoint = str(config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or "")
-        if "@" in urlsplit(endpoint).netloc:
-            raise ConfigError("the endpoint has a user or password in it; give keys as options")
-        if endpoint.startswith("http://"):  # somebody has said so
-            client.setdefault("allow_http", True)
+        } | settings.client
         # One request is repeated by us, with new credentials. Of a large file it is the parts that are
         # repeated, and only obstore knows them.
         again: dict[str, Any] = {"max_retries": 0}
@@ -306,19 +300,33 @@ class _Client:
         try:
             make: Any = from_url  # its overloads tell stores apart; here the URL does
             return make(
-                self._bucket, config=config, client_options=client, retry_config=again, **others
+                self._bucket,
+                config=settings.config,
+                client_options=client,
+                retry_config=again,
+                **settings.others,
             )
-        except Exception as exc:
-            names = ", ".join(sorted(config)) or "none"
+        except BaseException as exc:
+            if not isinstance(exc, Exception) and not gave_up(exc):
+                raise
+            names = ", ".join(sorted(settings.config)) or "none"
             raise ConfigError(
-                f"storage_options (given: {names}) do not fit {self._bucket}: {_first_line(exc)}"
-            ) from exc
+                f"storage_options (given: {names}) do not fit {self._bucket}: {first_line(exc)}"
+            ) from cause(exc)
+
+
+def _scheme(bucket: str) -> str:
+    return bucket.partition("://")[0]
 
 
 def _again(
-    cls: type[ObjectStorage], url: str, options: dict[str, Any], timeouts: Timeouts
+    cls: type[ObjectStorage],
+    bucket: str,
+    prefix: str,
+    options: dict[str, Any],
+    timeouts: Timeouts,
 ) -> ObjectStorage:
-    return cls(url, options, timeouts=timeouts)
+    return cls(bucket, options, timeouts=timeouts)._copy(prefix, Retries(timeouts))
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -329,7 +337,7 @@ def _split(url: str) -> tuple[str, str]:
         raise ConfigError(
             f"{without_secrets(url)!r} needs the extra 'cloud': pip install 'asynctune[cloud]'"
         ) from exc
-    parts = urlsplit(url)
+    parts = _parts(url)
     if parts.username or parts.password:
         raise ConfigError(
             f"a {parts.scheme}:// URL has credentials in it; leave them to the environment, or to "
@@ -340,39 +348,20 @@ def _split(url: str) -> tuple[str, str]:
         raise ConfigError(
             f"{without_secrets(url)!r} is no place in a bucket; {parts.scheme}://bucket/path is wanted"
         )
-    if prefix:
-        plain_key(prefix, url)
+    try:
+        if prefix:
+            plain_key(prefix, url)
+    except UnsafePath:
+        raise ConfigError(
+            f"{url!r} has no plain path behind the bucket; names with single slashes between them are "
+            f"wanted, none of which is '.' or '..', as in {parts.scheme}://bucket/path"
+        ) from None
     return f"{parts.scheme}://{parts.netloc}", prefix
 
 
-def _translated(error: Exception, what: str) -> Exception:
-    """Say in our terms what obstore has raised."""
-    from obstore import exceptions
-
-    if isinstance(error, FileNotFoundError | exceptions.AlreadyExistsError | StorageError):
-        return error
-    text = str(error)
-    found = _STATUS.search(text)
-    status = int(found[1]) if found else 0
-    code = _CODE.search(text)
-    answer = f"{status}{f' {code[1]}' if code else ''}"
-    denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-    if denied or status in (401, 403):
-        return StorageDenied(
-            f"{what} was refused ({answer}); see that the credentials are right and may do this"
-        )
-    if 400 <= status < 500 and status not in _RETRIED:
-        return StorageError(f"{what} failed: the server answered {answer}")
-    if isinstance(error, exceptions.BaseError):
-        if "kind: Builder" in text:
-            return StorageError(f"{what} cannot be sent: {_first_line(error)}; see storage_options")
-        if "kind: Timeout" in text:
-            return Transient("the server did not answer in time")
-        if "kind: Connect" in text:
-            return Transient("no connection could be made")
-        return Transient(f"the server answered {answer}" if status else _first_line(error))
-    return StorageError(f"{what} failed: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:300]
+def _parts(url: str) -> SplitResult:
+    if url.isprintable():  # urlsplit leaves out in silence some of what is not
+        with suppress(ValueError):  # whose text has a part of the URL
+            return urlsplit(url)
+    text = without_users(url).partition("?")[0]
+    raise ConfigError(f"{text!r} cannot be read as a URL; {_scheme(url)}://bucket/path is wanted")

@@ -15,6 +15,10 @@ FORMAT = 1
 _ID = re.compile(r"[0-9a-f]{24}\Z")
 
 
+class NewerRecord(CheckpointCorrupt):
+    """A record of a version of asynctune that came after this one: not damaged, and not to be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
     """Who writes. Of two, the later one owns the place.
@@ -74,7 +78,8 @@ class Commit:
         """Read and check it.
 
         Raises:
-            CheckpointCorrupt: It is no record, or one of a newer version.
+            CheckpointCorrupt: It is no record.
+            NewerRecord: It is one of a newer version.
         """
         try:
             body = json.loads(data)
@@ -93,9 +98,11 @@ class Commit:
 
 
 def _check(body: Any, where: str) -> None:
-    if body["format"] != FORMAT:
-        raise CheckpointCorrupt(
-            f"{where} has format {body['format']!r}; this version of asynctune reads {FORMAT}"
+    made = body["format"]
+    if made != FORMAT:
+        is_newer = type(made) is int and made > FORMAT
+        raise (NewerRecord if is_newer else CheckpointCorrupt)(
+            f"{where} has format {made!r}; this version of asynctune reads {FORMAT}"
         )
     if body.pop("checksum") != checksum(body):
         raise ValueError("it does not have the checksum that it says")

@@ -16,10 +16,15 @@ T = TypeVar("T")
 
 _FIRST_S = 0.1
 _LONGEST_S = 10.0
+_DOUBTS = 5
 
 
 class Transient(Exception):
     """What failed may work if it is tried again."""
+
+
+class Doubtful(Transient):
+    """What failed is likely to fail again: a few times in a row are enough."""
 
 
 class Retries:
@@ -73,17 +78,24 @@ class Retries:
 
         Raises:
             StorageTimeout: It has not worked in time; what happened last is the cause.
-            StorageError: This was closed meanwhile.
+            StorageError: This is closed, or what failed was doubtful and failed a few times in a row.
         """
+        if self._closed.is_set():
+            raise StorageError(f"{what} was given up: this storage has been closed")
         deadline = time.monotonic() + self.timeouts.operation_timeout_s
         if self.deadline is not None:
             deadline = min(deadline, self.deadline)
-        bound, attempts = _FIRST_S, 0
+        bound, attempts, doubts = _FIRST_S, 0, 0
         while True:
             attempts += 1
             try:
                 return function(max(0.001, deadline - time.monotonic()))
             except Transient as exc:
+                doubts = doubts + 1 if isinstance(exc, Doubtful) else 0
+                if doubts == _DOUBTS:
+                    raise StorageError(
+                        f"{what} failed, {doubts} times in a row: {exc}"
+                    ) from exc.__cause__
                 delay = random.uniform(0.0, bound)
                 bound = min(2.0 * bound, _LONGEST_S)
                 if time.monotonic() + delay >= deadline:

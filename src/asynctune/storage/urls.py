@@ -17,12 +17,40 @@ from asynctune.storage.obstore import ObjectStorage
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _CLOUD = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
+_ALMOST = re.compile(rf"({'|'.join((*_CLOUD, 'file'))}):", re.IGNORECASE)
 _LIMITS = tuple(field.name for field in fields(Timeouts))
 
 
 def is_url(where: Any) -> bool:
     """Tell whether a text begins like a URL."""
     return isinstance(where, str) and _SCHEME.match(where) is not None
+
+
+def check_spelling(text: str) -> None:
+    """Refuse what was meant as a URL and would be taken for the name of a directory.
+
+    Raises:
+        ConfigError: It is almost a URL.
+    """
+    stripped = text.strip()
+    found = _ALMOST.match(stripped)
+    if found and _SCHEME.match(stripped) is None:
+        rest = stripped[found.end() :].lstrip("/\\")
+        right = f"file:///{rest}" if found[1].lower() == "file" else f"{found[1].lower()}://{rest}"
+        raise ConfigError(
+            f"a place that begins with {found[0]!r} is almost a URL; {shown_place(right)!r} may be meant "
+            "(as a string, since a Path has one slash). If it is a directory, write './' before it"
+        )
+    if stripped != text and _SCHEME.match(stripped) is not None:
+        raise ConfigError(f"{shown_place(text)!r} has white space around the URL; leave it out")
+
+
+def shown_place(url: str) -> str:
+    """Return a URL, perhaps one that is none, as it may be shown."""
+    try:
+        return without_secrets(url)
+    except ValueError:  # which urlsplit raises, with a part of the URL
+        return f"{url.partition('://')[0]}://..."
 
 
 def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storage:
@@ -36,7 +64,8 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
     Raises:
         ConfigError: It is none of these, or the options do not fit.
     """
-    rest = dict(options or {})
+    given = dict(options or {})
+    rest = dict(given)
     if not all(isinstance(name, str) for name in rest):
         raise ConfigError(f"the names of storage_options are strings; {list(rest)!r} are given")
     limits = {name: rest.pop(name) for name in _LIMITS if name in rest}
@@ -58,20 +87,19 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
             f"{text!r} is no place to store something; a URL or a directory is wanted"
         )
     os.fsencode(text)  # a name that the system cannot have raises here
+    check_spelling(text)
     found = _SCHEME.match(text)
     if found:
         text = found[1].lower() + text[found.end(1) :]
-    scheme, named = text.partition("://")[0] if found else "", without_secrets(text)
+    scheme, named = text.partition("://")[0] if found else "", shown_place(text)
     if scheme in _CLOUD:
         return ObjectStorage(text, rest, timeouts=timeouts)
-    if rest:
-        raise ConfigError(f"storage_options has {min(rest)!r}, for which {named!r} has no use")
-    if not found:
-        return LocalStorage(os.path.expanduser(text))
-    if scheme == "file":
-        return LocalStorage(path_of(text))
-    known = ", ".join(f"{scheme}://" for scheme in (*_CLOUD, "file"))
-    raise ConfigError(f"{named!r} is a URL of an unknown kind; known are {known}")
+    if found and scheme != "file":
+        known = ", ".join(f"{scheme}://" for scheme in (*_CLOUD, "file"))
+        raise ConfigError(f"{named!r} is a URL of an unknown kind; known are {known}")
+    if given:
+        raise ConfigError(f"storage_options has {min(given)!r}, for which {named!r} has no use")
+    return LocalStorage(path_of(text) if found else os.path.expanduser(text))
 
 
 def path_of(url: str) -> str:
@@ -80,9 +108,14 @@ def path_of(url: str) -> str:
     Raises:
         ConfigError: It names another machine, or no absolute path.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError(
+            f"{shown_place(url)!r} cannot be read as a URL; file:///path is wanted"
+        ) from None
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise ConfigError(
-            f"{without_secrets(url)!r} is no file of this machine; file:///path is wanted"
+            f"{shown_place(url)!r} is no file of this machine; file:///path is wanted"
         )
     return os.path.abspath(unquote(parts.path))
