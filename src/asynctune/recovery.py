@@ -22,7 +22,8 @@ def recovered(
 
     Of a trial whose checkpoints are all neither here nor there, the journal forgets them. What it had
     forgotten itself, because a newer one was there then, counts again if it is still in the storage.
-    What else was committed there, and nothing refers to, is removed: its driver died at it.
+    What else was committed there, and nothing refers to, is removed: its driver died at it. A trial whose
+    donor's checkpoint never came there goes back to its own last one, as it does where that is damaged.
 
     Args:
         past: What earlier drivers left.
@@ -34,8 +35,6 @@ def recovered(
     for _, event in past.stored.events():
         if isinstance(event, ev.Checkpointed) and event.trial_id in saved:
             saved[event.trial_id][event.path] = event
-        elif isinstance(event, ev.Exploited) and event.trial_id in saved:
-            saved[event.trial_id].clear()  # what it was before has not the state of its donor
     # A trial may have begun from the checkpoint of another.
     needed: dict[str, set[str]] = {trial.trial_id: set() for trial in unfinished}
     for trial in trials:
@@ -51,6 +50,16 @@ def recovered(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def notice_of(event: ev.Event) -> str:
+    """Return what the user should know of one of these events."""
+    match event:
+        case ev.CheckpointDropped():
+            return f"{event.path} was not uploaded before its driver died"
+        case ev.Checkpointed():
+            return f"trial {event.trial_id} goes on from an earlier checkpoint, {event.path}"
+    raise AssertionError(event)
 
 
 def _recover(

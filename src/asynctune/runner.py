@@ -36,7 +36,7 @@ from asynctune.options import Resume
 from asynctune.policylog import PolicyLog
 from asynctune.preflight import Preflight
 from asynctune.progress.terminal import LineProgress, OutputEcho
-from asynctune.recovery import recovered
+from asynctune.recovery import notice_of, recovered
 from asynctune.resume import Past, Replay, TakenUp
 from asynctune.state import ExperimentState
 from asynctune.suggest.suggestions import Suggestions
@@ -341,8 +341,7 @@ class Runner:
                 assert self.uploads is not None
                 self.uploads.removals.expect_gone(event.trial_id, event.path)
             self.record(event)
-            if isinstance(event, ev.CheckpointDropped):
-                await warn("%s was not uploaded before its driver died", event.path)
+            await warn("%s", notice_of(event))
 
     async def _go_on(self, item: TakenUp) -> None:
         trial = item.trial

@@ -4,69 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import anyio
 import pytest
+from remote_helpers import Counts, Durable, commits_of, run
 
 import asynctune as tune
 from asynctune.cli import main
 from asynctune.errors import ConfigError, ExperimentLocked, StorageError, StorageTimeout
-from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.schedulers import Decision, Exploit, TrialScheduler
+from asynctune.executors import InlineExecutor
 from asynctune.segments import Segments
 from asynctune.storage import LocalStorage, open_storage
 from asynctune.storage.commits import Commits
 from asynctune.storage.records import Writer
 
 pytestmark = pytest.mark.asyncio
-
-
-class Counts(tune.Trainable):
-    async def _setup(self, config):
-        self.n = 0
-
-    async def _train(self):
-        self.n += 1
-        return {"n": self.n}
-
-    async def _save(self, directory):
-        return {"n": self.n}
-
-    async def _restore(self, checkpoint):
-        self.n = checkpoint["n"]
-
-
-class Durable(tune.DurableTrainable):
-    def _setup(self, config):
-        self.n = 0
-
-    def _train(self):
-        self.n += 1
-        return {"n": self.n}
-
-    def _save(self, directory):
-        return {"n": self.n}
-
-    def _restore(self, checkpoint):
-        self.n = checkpoint["n"]
-
-
-async def run(place, remote, until, trainable=Counts, **arguments):
-    given = {
-        "name": "x", "verbose": 0, "grace_s": 1, "checkpoint_freq": 1, "stop": {"n": until},
-        "upload_dir": remote, "storage_path": place, "upload_interval_s": 0.2,
-    }  # fmt: skip
-    executor = ProcessExecutor(2) if trainable is Durable else InlineExecutor(2)
-    async with executor as pool:
-        return await tune.run(trainable, executor=pool, **given | arguments)
-
-
-def commits_of(remote, trial):
-    place = LocalStorage(Path(remote, "x", trial.trial_id))
-    return [commit.name for commit in Commits(place).newest_first()]
 
 
 async def test_a_run_that_learns_at_its_end_that_it_is_not_the_owner_ends(tmp_path):
@@ -130,6 +84,35 @@ async def test_a_resume_looks_at_several_trials_at_once(tmp_path):
     analysis = await run(tmp_path / "b", Slow(remote), 3, num_samples=4, resume=True)
     assert len(looked) == 2
     assert [len(trial.results) for trial in analysis.trials] == [3] * 4
+
+
+async def test_bringing_checkpoints_leaves_the_threads_of_others_alone(tmp_path):
+    remote = tmp_path / "remote"
+    await run(tmp_path / "a", remote, 2, num_samples=12)
+    lock, eight = threading.Lock(), threading.Barrier(8)
+    came, now, most = 0, 0, 0
+
+    class Slow(LocalStorage):
+        """Lets nobody have a checkpoint before eight want one."""
+
+        def download(self, key, target, size):
+            nonlocal came, now, most
+            with lock:
+                came, now = came + 1, now + 1
+                most, waits = max(most, now), came <= 8
+            if waits:
+                eight.wait(timeout=20)
+            super().download(key, target, size)
+            with lock:
+                now -= 1
+
+    anyio.to_thread.current_default_thread_limiter().total_tokens = 2
+    async with InlineExecutor(12) as pool:
+        analysis = await run(
+            tmp_path / "b", Slow(remote), 3, num_samples=12, resume=True, executor=pool
+        )
+    assert [len(trial.results) for trial in analysis.trials] == [3] * 12
+    assert (came, most) == (12, 8)
 
 
 async def test_who_is_overtaken_at_a_checkpoint_is_told_by_whom(tmp_path):
@@ -203,101 +186,6 @@ async def test_what_is_kept_for_its_score_is_there_in_the_end_though_it_was_pass
     )
     names = await asyncio.to_thread(commits_of, remote, analysis.trials[0])
     assert set(names) == {"checkpoint_3", "checkpoint_6"}
-
-
-class Follows(TrialScheduler):
-    """The first trial goes on from the second one, once."""
-
-    needs_checkpoints = True
-
-    def __init__(self):
-        self.ids, self.has_exploited = [], False
-
-    def on_trial_add(self, trial):
-        self.ids.append(trial.trial_id)
-
-    def on_trial_result(self, trial, result):
-        if trial.trial_id == self.ids[0] and result["n"] == 3 and not self.has_exploited:
-            self.has_exploited = True
-            return Exploit(self.ids[1], {"who": "follower", "of": "donor"})
-        return Decision.CONTINUE
-
-
-class Carries(Counts):
-    async def _setup(self, config):
-        self.n, self.weights = 0, config["who"]
-
-    async def _train(self):
-        self.n += 1
-        await asyncio.sleep(0)  # both are on one loop
-        return {"n": self.n, "weights": self.weights, "of": self.config.get("of")}
-
-    async def _save(self, directory):
-        return {"n": self.n, "weights": self.weights}
-
-    async def _restore(self, checkpoint):
-        self.n, self.weights = checkpoint["n"], checkpoint["weights"]
-
-
-async def test_a_donor_stays_there_until_the_other_one_has_its_own_there(tmp_path):
-    remote = tmp_path / "remote"
-    free, one_at_a_time = threading.Event(), threading.Lock()
-    given = {
-        "config": {"who": tune.grid_search(["follower", "donor"])}, "keep_checkpoints_num": 1,
-        "upload_interval_s": 0.02,
-    }  # fmt: skip
-
-    class Slow(LocalStorage):
-        """Has nothing of the first trial once it has the state of the other one."""
-
-        def upload(self, key, source):
-            if b"donor" in Path(source).read_bytes() and "_00000/" in f"{self.url}/{key}":
-                free.wait(20)
-            with one_at_a_time:
-                super().upload(key, source)
-
-        def create(self, key, data):
-            with one_at_a_time:
-                return super().create(key, data)
-
-        def delete(self, keys):
-            with one_at_a_time:
-                super().delete(keys)
-
-    class Waits(Carries):
-        async def _train(self):
-            if self.config["who"] == "donor" and self.n == 20:
-                await asyncio.to_thread(free.wait, 20)
-            return await super()._train()
-
-    def look(trial):
-        # What comes later in the order of removals is gone, so that one was its turn, too.
-        while {"checkpoint_20"} - (there := set(commits_of(remote, trial))) or {
-            f"checkpoint_{number}" for number in range(6, 20)
-        } & there:
-            pass
-        with one_at_a_time:  # what another machine would find if this one died now
-            shutil.copytree(remote, tmp_path / "found")
-
-    async with (
-        InlineExecutor(2) as pool,
-        tune.start(
-            Waits, executor=pool, name="x", verbose=0, grace_s=1, checkpoint_freq=1, stop={"n": 24},
-            upload_dir=Slow(remote), storage_path=tmp_path / "a", scheduler=Follows(), **given,
-        ) as experiment,
-    ):  # fmt: skip
-        async for row in experiment:
-            if row["trial_id"].endswith("1") and row["n"] == 20:
-                break
-        await asyncio.to_thread(look, experiment.trials[1])
-        assert experiment.trials[0].lineage
-        free.set()
-    second = await run(
-        tmp_path / "b", tmp_path / "found", 30, Carries, resume=True, scheduler=Follows(), **given
-    )
-    rows = second.trials[0].results
-    assert {row["weights"] for row in rows if row["of"] == "donor"} == {"donor"}
-    assert rows[-1]["n"] == 30
 
 
 async def test_a_store_that_ignores_conditions_is_refused_before_anything_starts(tmp_path):
