@@ -24,7 +24,7 @@ import cloudpickle
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
 from asynctune.files import BROKEN, Files, current, storage_error, write_whole
-from asynctune.manifest import DICT_FILE, MANIFEST, Manifest
+from asynctune.manifest import ASIDE, DICT_FILE, MANIFEST, Manifest
 
 _CHUNK = 1 << 20
 _PROBE = 1 << 16
@@ -37,7 +37,7 @@ def make_aside(parent: str | os.PathLike[str], name: str) -> Path:
         StorageError: The system refused.
     """
     files = current.get()
-    target = Path(parent) / f".tmp-{secrets.token_hex(6)}" / name
+    target = Path(parent) / f"{ASIDE}{secrets.token_hex(6)}" / name
     try:
         target.parent.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         files.make_directory(target.parent)
@@ -188,17 +188,15 @@ def install(aside: Path, text: bytes, final: Path) -> None:
         for directory, _, _ in os.walk(aside):
             files.sync_directory(directory)
         verify(aside)
-        while not _is_whole(
-            final, text
-        ):  # else somebody else has brought it, and may be reading it
+        # One that is whole was brought by somebody else meanwhile, and may be read by now.
+        while not _is_whole(final, text):
             files.remove_tree(final)
             try:
                 files.rename(aside, final)
+                break
             except OSError as exc:
                 if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            else:
-                break
         files.sync_directory(final.parent)
     except OSError as exc:
         raise _not_written(exc, aside) from exc

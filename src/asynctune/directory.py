@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from asynctune.errors import ConfigError, UnsafePath
 from asynctune.files import Files, make_directories, storage_error
 from asynctune.lock import FILE_NAME as LOCK
-from asynctune.manifest import MANIFEST, is_checkpoint
+from asynctune.manifest import ASIDE, MANIFEST, is_checkpoint
 from asynctune.stored import FILE_NAME as JOURNAL
+from asynctune.stored import PULLED
 
-_OURS = frozenset({JOURNAL, LOCK, f"{JOURNAL}.pulled"})
-_ASIDE = ".tmp-"
+_OURS = frozenset({JOURNAL, LOCK, f"{JOURNAL}{PULLED}"})
 
 
 def make(directory: str, files: Files) -> bool:
@@ -96,7 +96,7 @@ def remove_leftovers(
     for name in names:
         path = os.path.join(logdir, name)
         unknown = path not in known and is_checkpoint(name) and not was_repaired
-        if name.startswith(_ASIDE) or (unknown and os.path.isfile(os.path.join(path, MANIFEST))):
+        if name.startswith(ASIDE) or (unknown and os.path.isfile(os.path.join(path, MANIFEST))):
             files.remove_tree(path)
 
 

@@ -12,6 +12,7 @@ from asynctune import directory as _directory
 from asynctune.errors import CheckpointCorrupt, StorageError, StorageFull, StorageTimeout, TuneError
 from asynctune.files import Files
 from asynctune.lock import ExperimentLock
+from asynctune.manifest import ASIDE
 from asynctune.mirror import Mirror
 from asynctune.state import stored_state
 from asynctune.storage import Storage
@@ -23,7 +24,6 @@ from asynctune.trial import Trial
 _LARGEST_LOG = 1 << 30
 _LOOKS = 4
 """So often is a log looked at that grows while it is brought."""
-_ASIDE = ".tmp-"
 
 
 def fetch_experiment(place: Storage, directory: str, say: Callable[[str], object]) -> int:
@@ -72,7 +72,7 @@ def fetch_experiment(place: Storage, directory: str, say: Callable[[str], object
 def _remove_asides(logdir: str) -> None:
     """Remove what a fetch or a driver that was killed had begun to write; nobody else has the lock."""
     for name in os.listdir(logdir):
-        if name.startswith(_ASIDE):
+        if name.startswith(ASIDE):
             Files().remove_tree(os.path.join(logdir, name))
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from asynctune.errors import CheckpointCorrupt, UnsafePath
 
+ASIDE = ".tmp-"
+"""How the names of directories begin in which something is made that is not complete."""
 MANIFEST = ".manifest.json"
 DICT_FILE = "checkpoint"
 FORMAT = 1

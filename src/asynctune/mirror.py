@@ -57,7 +57,7 @@ class Mirror:
         self._commits: dict[str, tuple[int, Commits]] = {}
         self._sent: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
-        self._bringing: dict[tuple[str, str], threading.Lock] = {}
+        self._bringing: dict[str, threading.Lock] = {}
         self.is_closed = False
         self.bringing = anyio.CapacityLimiter(_AT_ONCE)
         """For those who bring from threads: a place that does not answer holds up nothing else."""
@@ -166,7 +166,7 @@ class Mirror:
         """
         trial_id, name = self._parts(path)
         with self._lock:
-            once = self._bringing.setdefault((trial_id, name), threading.Lock())
+            once = self._bringing.setdefault(trial_id, threading.Lock())
         with once:  # several trials may begin from it
             if self.is_here(path):
                 return
@@ -222,6 +222,7 @@ class Mirror:
         """Hold nothing any longer for a trial that has ended."""
         with self._lock:
             self._commits.pop(trial_id, None)
+            self._bringing.pop(trial_id, None)
 
     def close(self) -> None:
         """Let what is under way fail instead of trying again."""

@@ -26,7 +26,7 @@ from asynctune.errors import ExperimentCorrupt, ExperimentLocked, StorageError
 from asynctune.files import current, storage_error
 from asynctune.storage import Storage
 from asynctune.storage.numbered import Numbered
-from asynctune.stored import HEAD, StoredJournal, decode, record_end
+from asynctune.stored import HEAD, PULLED, StoredJournal, decode, record_end
 
 FORMAT = 1
 _MOST = 8 << 20
@@ -157,7 +157,7 @@ class Segments:
             ExperimentCorrupt: What is there is damaged, or local and remote have gone different ways.
             StorageError: It did not come, or cannot be written.
         """
-        aside = journal.with_name(f"{journal.name}.pulled")
+        aside = journal.with_name(f"{journal.name}{PULLED}")
         aside.unlink(missing_ok=True)  # of somebody who was killed at it
         last = self._last()
         self._next = 1

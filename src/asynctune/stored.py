@@ -21,6 +21,8 @@ from asynctune.errors import ExperimentCorrupt, TuneError, UnsafePath
 from asynctune.result import Row
 
 FILE_NAME = "journal"
+PULLED = ".pulled"
+"""Behind its name, while it is brought from elsewhere."""
 FORMAT = 1
 HEAD = 18  # "llllllll cccccccc "
 _STARTED = b'{"kind":"run_started",'

@@ -173,5 +173,8 @@ def without_secrets(url: str) -> str:
     """Return a URL as it may be shown: a user, a password or a query in it is left out."""
     if "://" not in url or not ("@" in url or "?" in url):
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose text has a part of the URL
+        return f"{url.partition('://')[0]}://..."
     return f"{parts.scheme}://{parts.hostname or ''}/..."

@@ -38,19 +38,11 @@ def check_spelling(text: str) -> None:
         rest = stripped[found.end() :].lstrip("/\\")
         right = f"file:///{rest}" if found[1].lower() == "file" else f"{found[1].lower()}://{rest}"
         raise ConfigError(
-            f"a place that begins with {found[0]!r} is almost a URL; {shown_place(right)!r} may be meant "
-            "(as a string, since a Path has one slash). If it is a directory, write './' before it"
+            f"a place that begins with {found[0]!r} is almost a URL; {without_secrets(right)!r} may be "
+            "meant (as a string, since a Path has one slash). If it is a directory, write './' before it"
         )
     if stripped != text and _SCHEME.match(stripped) is not None:
-        raise ConfigError(f"{shown_place(text)!r} has white space around the URL; leave it out")
-
-
-def shown_place(url: str) -> str:
-    """Return a URL, perhaps one that is none, as it may be shown."""
-    try:
-        return without_secrets(url)
-    except ValueError:  # which urlsplit raises, with a part of the URL
-        return f"{url.partition('://')[0]}://..."
+        raise ConfigError(f"{without_secrets(text)!r} has white space around the URL; leave it out")
 
 
 def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storage:
@@ -91,7 +83,7 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
     found = _SCHEME.match(text)
     if found:
         text = found[1].lower() + text[found.end(1) :]
-    scheme, named = text.partition("://")[0] if found else "", shown_place(text)
+    scheme, named = text.partition("://")[0] if found else "", without_secrets(text)
     if scheme in _CLOUD:
         return ObjectStorage(text, rest, timeouts=timeouts)
     if found and scheme != "file":
@@ -112,10 +104,10 @@ def path_of(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         raise ConfigError(
-            f"{shown_place(url)!r} cannot be read as a URL; file:///path is wanted"
+            f"{without_secrets(url)!r} cannot be read as a URL; file:///path is wanted"
         ) from None
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise ConfigError(
-            f"{shown_place(url)!r} is no file of this machine; file:///path is wanted"
+            f"{without_secrets(url)!r} is no file of this machine; file:///path is wanted"
         )
     return os.path.abspath(unquote(parts.path))
