@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from counting import Counts
+
 import asynctune as tune
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.storage import LocalStorage
 from asynctune.storage.commits import Commits
-
-
-class Counts(tune.Trainable):
-    async def _setup(self, config):
-        self.n = 0
-
-    async def _train(self):
-        self.n += 1
-        return {"n": self.n}
-
-    async def _save(self, directory):
-        return {"n": self.n}
-
-    async def _restore(self, checkpoint):
-        self.n = checkpoint["n"]
 
 
 class Durable(tune.DurableTrainable):

@@ -9,37 +9,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from remote_helpers import run
 
 import asynctune as tune
 from asynctune.errors import StorageDenied, StorageTimeout
-from asynctune.executors import InlineExecutor
 from asynctune.fetching import fetch_experiment
 from asynctune.storage import LocalStorage
 
 pytestmark = pytest.mark.asyncio
-
-
-class Counts(tune.Trainable):
-    async def _setup(self, config):
-        self.n = 0
-
-    async def _train(self):
-        self.n += 1
-        return {"n": self.n}
-
-    async def _save(self, directory):
-        return {"n": self.n}
-
-    async def _restore(self, checkpoint):
-        self.n = checkpoint["n"]
-
-
-async def run(local, remote, until, **arguments):
-    async with InlineExecutor(2) as pool:
-        return await tune.run(
-            Counts, executor=pool, name="x", verbose=0, grace_s=1, checkpoint_freq=1,
-            stop={"n": until}, storage_path=local, upload_dir=remote, upload_interval_s=0.2, **arguments,
-        )  # fmt: skip
 
 
 @pytest_asyncio.fixture

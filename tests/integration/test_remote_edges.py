@@ -9,7 +9,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from remote_helpers import Counts, Durable, commits_of, run
+from counting import Counts
+from remote_helpers import Durable, commits_of, run
 
 import asynctune as tune
 from asynctune.cli import main
@@ -23,19 +24,21 @@ from asynctune.storage.records import Writer
 pytestmark = pytest.mark.asyncio
 
 
+def begin_elsewhere(remote, machine):
+    """Take the experiment over, as a driver on another machine does; return its number."""
+    segments = Segments(LocalStorage(remote / "x"))
+    machine.mkdir()
+    segments.pull(machine / "journal")
+    return segments.begin(1)
+
+
 async def test_a_run_that_learns_at_its_end_that_it_is_not_the_owner_ends(tmp_path):
     remote = tmp_path / "remote"
-
-    def take_over():
-        other = Segments(LocalStorage(remote / "x"))
-        (tmp_path / "other").mkdir()
-        other.pull(tmp_path / "other" / "journal")
-        other.begin(1)
 
     class TakenOver(Counts):
         async def _train(self):
             if self.n == 3:
-                await asyncio.to_thread(take_over)
+                await asyncio.to_thread(begin_elsewhere, remote, tmp_path / "other")
             return await super()._train()
 
     with anyio.fail_after(30), pytest.raises(ExperimentLocked, match="took it over"):
@@ -119,10 +122,7 @@ async def test_who_is_overtaken_at_a_checkpoint_is_told_by_whom(tmp_path):
     remote = tmp_path / "remote"
 
     def take_over():
-        other = Segments(LocalStorage(remote / "x"))
-        (tmp_path / "other").mkdir()
-        other.pull(tmp_path / "other" / "journal")
-        other.begin(1)
+        begin_elsewhere(remote, tmp_path / "other")
         own = LocalStorage(remote / "x" / next(path.name for path in (remote / "x").glob("*_0*")))
         Commits(own, Writer(epoch=1)).claim()
 
@@ -144,12 +144,8 @@ async def test_a_resume_goes_on_behind_a_durable_driver_that_died_before_its_jou
     first = await run(tmp_path / "a", remote, 2, Durable)
 
     def begin_and_die():
-        place = LocalStorage(remote / "x")
-        segments = Segments(place)
-        (tmp_path / "dead").mkdir()
-        segments.pull(tmp_path / "dead" / "journal")
-        writer = Writer(segments.begin(1), attempt=1)
-        Commits(place.below(first.trials[0].trial_id), writer).claim()
+        writer = Writer(begin_elsewhere(remote, tmp_path / "dead"), attempt=1)
+        Commits(LocalStorage(remote / "x" / first.trials[0].trial_id), writer).claim()
 
     await asyncio.to_thread(begin_and_die)
     second = await run(tmp_path / "b", remote, 4, Durable, resume=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from counting import Counts
 
 import asynctune as tune
 from asynctune import events
@@ -17,21 +18,6 @@ from asynctune.schedulers import TrialScheduler
 from asynctune.testing.faults import Crash, FaultyFiles, using
 
 pytestmark = pytest.mark.asyncio
-
-
-class Counts(tune.Trainable):
-    async def _setup(self, config):
-        self.n = 0
-
-    async def _train(self):
-        self.n += 1
-        return {"n": self.n}
-
-    async def _save(self, directory):
-        return {"n": self.n}
-
-    async def _restore(self, checkpoint):
-        self.n = checkpoint["n"]
 
 
 async def run(trainable, parent, **arguments):
