@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asynctune import executors, loggers, schedulers, simulate, storage, suggest, track, utils
+    from asynctune._version import __version__ as __version__
     from asynctune.analysis import Analysis, ExperimentAnalysis
     from asynctune.callback import Callback
     from asynctune.durable import DurableTrainable
@@ -37,10 +38,13 @@ if TYPE_CHECKING:
     )
     from asynctune.experiment import Experiment
     from asynctune.export import ExportFormat
-    from asynctune.function_runner import StatusReporter, wrap_function
+    from asynctune.function import wrap_function
+    from asynctune.plateau import EarlyStopping, TrialPlateauStopper
+    from asynctune.reporter import StatusReporter
     from asynctune.resources import Resources
     from asynctune.retry import Retry
     from asynctune.secret import Secret
+    from asynctune.session import get_checkpoint, report
     from asynctune.space import (
         choice,
         grid_search,
@@ -56,87 +60,142 @@ if TYPE_CHECKING:
         sample_from,
         uniform,
     )
+    from asynctune.status import Status
     from asynctune.stopper import Stopper
-    from asynctune.stoppers import (
-        CombinedStopper,
-        EarlyStopping,
-        MaximumIterationStopper,
-        TimeoutStopper,
-        TrialPlateauStopper,
-    )
-    from asynctune.track import get_checkpoint, report
+    from asynctune.stoppers import CombinedStopper, MaximumIterationStopper, TimeoutStopper
     from asynctune.trainable import Trainable
-    from asynctune.trial import Status, Trial
+    from asynctune.trial import Trial
     from asynctune.tuning import run, start
 
-__version__ = "0.1.0"
-
-_WHERE = {
-    "analysis": ("Analysis", "ExperimentAnalysis"),
-    "callback": ("Callback",),
-    "durable": ("DurableTrainable",),
-    "errors": (
-        "CheckpointCorrupt",
-        "ConfigError",
-        "ExecutorError",
-        "ExperimentCorrupt",
-        "ExperimentLocked",
-        "Fenced",
-        "MetricMissing",
-        "NotSerializable",
-        "SpecMismatch",
-        "StorageDenied",
-        "StorageError",
-        "StorageFull",
-        "StorageTimeout",
-        "TrialError",
-        "TrialStopped",
-        "TrialTimeout",
-        "TuneError",
-        "UnsafePath",
-        "WorkerDied",
-    ),
-    "experiment": ("Experiment",),
-    "export": ("ExportFormat",),
-    "function_runner": ("StatusReporter", "wrap_function"),
-    "resources": ("Resources",),
-    "retry": ("Retry",),
-    "secret": ("Secret",),
-    "space": (
-        "choice",
-        "grid_search",
-        "loguniform",
-        "lograndint",
-        "qlograndint",
-        "qloguniform",
-        "qrandint",
-        "qrandn",
-        "quniform",
-        "randint",
-        "randn",
-        "sample_from",
-        "uniform",
-    ),
-    "stopper": ("Stopper",),
-    "stoppers": (
-        "CombinedStopper",
-        "EarlyStopping",
-        "MaximumIterationStopper",
-        "TimeoutStopper",
-        "TrialPlateauStopper",
-    ),
-    "track": ("get_checkpoint", "report"),
-    "trainable": ("Trainable",),
-    "trial": ("Status", "Trial"),
-    # Not a module called run: importing that would put it in the place of the function.
-    "tuning": ("run", "start"),
+_MODULE_OF = {
+    "Analysis": "analysis",
+    "Callback": "callback",
+    "CheckpointCorrupt": "errors",
+    "CombinedStopper": "stoppers",
+    "ConfigError": "errors",
+    "DurableTrainable": "durable",
+    "EarlyStopping": "plateau",
+    "ExecutorError": "errors",
+    "Experiment": "experiment",
+    "ExperimentAnalysis": "analysis",
+    "ExperimentCorrupt": "errors",
+    "ExperimentLocked": "errors",
+    "ExportFormat": "export",
+    "Fenced": "errors",
+    "MaximumIterationStopper": "stoppers",
+    "MetricMissing": "errors",
+    "NotSerializable": "errors",
+    "Resources": "resources",
+    "Retry": "retry",
+    "Secret": "secret",
+    "SpecMismatch": "errors",
+    "Status": "status",
+    "StatusReporter": "reporter",
+    "Stopper": "stopper",
+    "StorageDenied": "errors",
+    "StorageError": "errors",
+    "StorageFull": "errors",
+    "StorageTimeout": "errors",
+    "TimeoutStopper": "stoppers",
+    "Trainable": "trainable",
+    "Trial": "trial",
+    "TrialError": "errors",
+    "TrialPlateauStopper": "plateau",
+    "TrialStopped": "errors",
+    "TrialTimeout": "errors",
+    "TuneError": "errors",
+    "UnsafePath": "errors",
+    "WorkerDied": "errors",
+    "__version__": "_version",
+    "choice": "space",
+    "get_checkpoint": "session",
+    "grid_search": "space",
+    "lograndint": "space",
+    "loguniform": "space",
+    "qlograndint": "space",
+    "qloguniform": "space",
+    "qrandint": "space",
+    "qrandn": "space",
+    "quniform": "space",
+    "randint": "space",
+    "randn": "space",
+    "report": "session",
+    "run": "tuning",
+    "sample_from": "space",
+    "start": "tuning",
+    "uniform": "space",
+    "wrap_function": "function",
 }
-_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 _SUBPACKAGES = (
     "executors", "loggers", "schedulers", "simulate", "storage", "suggest", "track", "utils",
 )  # fmt: skip
 
-__all__ = sorted([*_MODULE_OF, *_SUBPACKAGES])
+__all__ = [
+    "Analysis",
+    "Callback",
+    "CheckpointCorrupt",
+    "CombinedStopper",
+    "ConfigError",
+    "DurableTrainable",
+    "EarlyStopping",
+    "ExecutorError",
+    "Experiment",
+    "ExperimentAnalysis",
+    "ExperimentCorrupt",
+    "ExperimentLocked",
+    "ExportFormat",
+    "Fenced",
+    "MaximumIterationStopper",
+    "MetricMissing",
+    "NotSerializable",
+    "Resources",
+    "Retry",
+    "Secret",
+    "SpecMismatch",
+    "Status",
+    "StatusReporter",
+    "Stopper",
+    "StorageDenied",
+    "StorageError",
+    "StorageFull",
+    "StorageTimeout",
+    "TimeoutStopper",
+    "Trainable",
+    "Trial",
+    "TrialError",
+    "TrialPlateauStopper",
+    "TrialStopped",
+    "TrialTimeout",
+    "TuneError",
+    "UnsafePath",
+    "WorkerDied",
+    "choice",
+    "executors",
+    "get_checkpoint",
+    "grid_search",
+    "loggers",
+    "lograndint",
+    "loguniform",
+    "qlograndint",
+    "qloguniform",
+    "qrandint",
+    "qrandn",
+    "quniform",
+    "randint",
+    "randn",
+    "report",
+    "run",
+    "sample_from",
+    "schedulers",
+    "simulate",
+    "start",
+    "storage",
+    "suggest",
+    "track",
+    "uniform",
+    "utils",
+    "wrap_function",
+]
 
 
 def __getattr__(name: str) -> Any:

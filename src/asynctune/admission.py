@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
+from asynctune import events as ev
 from asynctune.errors import TuneError
 from asynctune.executors._slots import Lease
-from asynctune.executors.base import Executor
-from asynctune.judge import Judge
 from asynctune.live import LiveTrial
-from asynctune.notices import warn
-from asynctune.options import Plan
 from asynctune.resources import Resources
+from asynctune.run_context import RunContext
 from asynctune.schedulers import Free
+from asynctune.status import Status, StopReason
 from asynctune.suggest.suggestions import Suggestions
-from asynctune.trial import Status, StopReason
-from asynctune.trialmaker import Candidate
+from asynctune.threads import warn
+from asynctune.trialmaker import Candidate, TrialMaker
 
 _MANY_TELLINGS = 500
 
@@ -35,27 +36,6 @@ class _Fresh(Enum):
 _FRESH: Final = _Fresh.FRESH
 
 
-class Run(Protocol):
-    """What this needs of the run."""
-
-    plan: Plan
-    executor: Executor
-    judge: Judge
-    suggestions: Suggestions
-
-    async def draw(self) -> Candidate | None:
-        """Ask for the next trial; None: there is none now."""
-        ...
-
-    def begin(self, candidate: Candidate, lease: Lease) -> None:
-        """Add a trial, and start it on the slot."""
-        ...
-
-    def go_on(self, trial: LiveTrial, lease: Lease) -> None:
-        """Let a paused trial go on, on the slot."""
-        ...
-
-
 class Admission:
     """Takes slots for its run as they become free, and gives each to whom the scheduler names.
 
@@ -63,12 +43,25 @@ class Admission:
 
     Args:
         run: The run.
+        maker: Makes the next trial.
+        suggestions: The searcher's suggestions.
         usual: What most trials ask for.
+        begin: Adds a trial and starts it with a slot.
     """
 
-    def __init__(self, run: Run, usual: Resources) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        maker: TrialMaker,
+        suggestions: Suggestions,
+        usual: Resources,
+        begin: Callable[[Candidate, Lease], None],
+    ) -> None:
         self._run = run
+        self._maker = maker
+        self._suggestions = suggestions
         self._usual = usual
+        self._begin = begin
         limit = run.plan.options.max_concurrent_trials
         self._limiter = anyio.CapacityLimiter(limit or math.inf)
         self._news = anyio.Event()
@@ -156,7 +149,7 @@ class Admission:
         if isinstance(chosen, LiveTrial):
             del self._paused[chosen.trial_id]
             chosen.wants_slot = False
-            self._run.go_on(chosen, lease)
+            self._resume(chosen, lease)
             return None
         if self._candidate is None:
             self._draw(drawing)
@@ -164,8 +157,15 @@ class Admission:
             return lease
         candidate, self._candidate = self._candidate, None
         self._usual = candidate.resources
-        self._run.begin(candidate, lease)
+        self._begin(candidate, lease)
         return None
+
+    def _resume(self, trial: LiveTrial, lease: Lease) -> None:
+        """Let a paused trial go on with the slot."""
+        self._run.record(ev.TrialResumed(trial.trial_id, time.time()))
+        self._run.judge.resumed(trial)
+        trial.lease = lease
+        trial.has_slot.set()
 
     def _chosen(self) -> LiveTrial | _Fresh | None:
         """Say who would get a slot now."""
@@ -193,7 +193,7 @@ class Admission:
         """Whether there is a new trial, or will be one as soon as it is drawn."""
         if self._candidate is not None or self._is_drawing:
             return True
-        suggestions = self._run.suggestions
+        suggestions = self._suggestions
         return not (suggestions.is_exhausted or suggestions.noted == self._declined_at)
 
     def _end_dismissed(self) -> None:
@@ -205,17 +205,17 @@ class Admission:
     async def _wait(self) -> None:
         """Wait until something happens; if nothing can, it is over."""
         if not self._alive and not self._may_draw:
-            if not self._run.suggestions.is_exhausted:
+            if not self._suggestions.is_exhausted:
                 name = type(self._run.plan.searcher).__name__
                 raise TuneError(
                     f"{name}.suggest() answered None, not now, although no trial runs or waits; it has "
                     "to suggest something then, or to answer FINISHED"
                 )
-            await anyio.to_thread.run_sync(self._run.suggestions.flush)
+            await anyio.to_thread.run_sync(self._suggestions.flush)
             self.is_over = not self._alive  # one may have been added by hand meanwhile
             return
         await self._news.wait()
-        suggestions = self._run.suggestions
+        suggestions = self._suggestions
         if suggestions.is_exhausted and suggestions.num_waiting > _MANY_TELLINGS:
             await anyio.to_thread.run_sync(suggestions.flush)
 
@@ -230,9 +230,9 @@ class Admission:
             drawing.start_soon(self._drawing)
 
     async def _drawing(self) -> None:
-        noted = self._run.suggestions.noted
+        noted = self._suggestions.noted
         try:
-            self._candidate = await self._run.draw()
+            self._candidate = await self._maker.draw()
             if self._candidate is None:  # it is asked again as soon as there is something to tell
                 self._declined_at = noted
         finally:
@@ -240,7 +240,7 @@ class Admission:
             self._news.set()
 
     async def _say_notices(self) -> None:
-        notices = self._run.suggestions.notices
+        notices = self._suggestions.notices
         while self._said < len(notices):
             self._said += 1
             await warn("%s", notices[self._said - 1])

@@ -12,9 +12,10 @@ from asynctune import checkpoint as _checkpoint
 from asynctune.errors import ConfigError, MetricMissing, TrialError, TuneError
 from asynctune.result import Row, flatten
 from asynctune.state import stored_state
+from asynctune.status import Status
 from asynctune.storage.urls import is_url
 from asynctune.stored import FILE_NAME, StoredJournal
-from asynctune.trial import CheckpointRef, Status, Trial
+from asynctune.trial import CheckpointRef, Trial
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,9 @@ import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune.journal import Follower
-from asynctune.notices import warn
 from asynctune.result import Row, copy_row
 from asynctune.state import ExperimentState
-from asynctune.threads import limiter
+from asynctune.threads import limiter, warn
 from asynctune.trial import CheckpointRef, Trial
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -19,29 +18,15 @@ from asynctune.errors import (
     TrialTimeout,
     WorkerDied,
 )
-from asynctune.executors._shipping import Shipment
-from asynctune.executors.base import Actor, Step
-from asynctune.function_runner import FunctionTrainable
-from asynctune.journal import Journal
+from asynctune.executors.actor import Actor, Step
+from asynctune.function import FunctionTrainable
 from asynctune.live import LiveTrial
 from asynctune.mirror import Mirror
-from asynctune.notices import warn
-from asynctune.options import Plan
 from asynctune.result import TRAINING_ITERATION
-from asynctune.trial import CheckpointRef, StopReason
-
-
-class Run(Protocol):
-    """What this needs of the run."""
-
-    plan: Plan
-    shipment: Shipment
-    journal: Journal
-    mirror: Mirror | None
-
-    def record(self, event: ev.Event, row: bytes | None = None) -> None:
-        """Write an event down, and let the state follow it."""
-        ...
+from asynctune.run_context import RunContext
+from asynctune.status import StopReason
+from asynctune.threads import warn
+from asynctune.trial import CheckpointRef
 
 
 class NotRestored(Exception):
@@ -80,7 +65,7 @@ class Checkpointing:
         run: The run.
     """
 
-    def __init__(self, trial: LiveTrial, run: Run) -> None:
+    def __init__(self, trial: LiveTrial, run: RunContext) -> None:
         self._trial = trial
         self._run = run
         self._died_in_restore: str | None = None

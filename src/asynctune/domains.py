@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
-from asynctune.blame import shown
+from asynctune.blame import function_name, shown
 from asynctune.errors import ConfigError
-from asynctune.signature import function_name
 
 GRID = "grid_search"
 _BITS = 1000  # what a float can hold

@@ -30,12 +30,8 @@ Each message names the culprit (argument, metric, file, trial) and says what wou
 
 from __future__ import annotations
 
-import signal as _signal
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from asynctune.analysis import ExperimentAnalysis
+from typing import Any
 
 
 class TuneError(Exception):
@@ -87,7 +83,7 @@ class TrialError(TuneError):
         trial_id: The trial, or None for an actor outside a run.
         traceback: The remote traceback as text, or None.
         failures: On the error that ``run`` raises: every failed trial's own error, by trial id.
-        analysis: On the error that ``run`` raises: everything that was achieved.
+        analysis: On the error that ``run`` raises: the :class:`ExperimentAnalysis` of the run, else None.
     """
 
     def __init__(
@@ -97,7 +93,7 @@ class TrialError(TuneError):
         self.trial_id = trial_id
         self.traceback = traceback
         self.failures: dict[str, TrialError] = {}
-        self.analysis: ExperimentAnalysis | None = None
+        self.analysis: Any = None
 
 
 class WorkerDied(TrialError):
@@ -125,76 +121,6 @@ class WorkerDied(TrialError):
         self.exitcode = exitcode
         self.oom = oom
         self.peak_rss = peak_rss
-
-    @classmethod
-    def from_status(
-        cls,
-        status: int | None,
-        *,
-        trial_id: str | None,
-        during: str,
-        why: str | None = None,
-        oom: bool | None = None,
-        peak_rss: int | None = None,
-    ) -> WorkerDied:
-        """Describe a death.
-
-        Args:
-            status: The wait status as :func:`os.waitpid` gives it, None if that is unknown.
-            trial_id: The trial, if it was one's.
-            during: What it was doing.
-            why: Why it was ended, if it was the driver that ended it, or what else is known.
-            oom: Whether the out-of-memory killer struck during its life, None if that is unknown.
-            peak_rss: The most memory that it held at once, in bytes.
-        """
-        where = f"the worker of trial {trial_id}" if trial_id else "the worker"
-        code = None if status is None else _exitcode(status)
-        if code is None or (code == -9 and why is not None):
-            text = f"{where} ended during {during}" + (f": {why}" if why else "")
-            return cls(text, trial_id=trial_id, signal=9 if code else None, peak_rss=peak_rss)
-        if code >= 0:
-            text = f"{where} ended by itself with exit code {code} during {during}"
-            return cls(text, trial_id=trial_id, exitcode=code, peak_rss=peak_rss)
-        try:
-            name = _signal.Signals(-code).name
-        except ValueError:
-            name = "an unnamed signal"
-        memory = ""
-        if -code == 9:
-            name += ", perhaps out of memory" if oom is None else ""
-            struck = ": the kernel's out-of-memory killer struck meanwhile" if oom else ""
-            peak = f"; its peak memory was {_size(peak_rss)}" if peak_rss is not None else ""
-            memory = struck + peak
-        text = f"{where} was killed by signal {-code} ({name}) during {during}{memory}"
-        return cls(
-            text,
-            trial_id=trial_id,
-            signal=-code,
-            oom=-code == 9 and bool(oom),
-            peak_rss=peak_rss,
-        )
-
-    @classmethod
-    def not_started(cls, why: str, *, trial_id: str | None) -> WorkerDied:
-        """Describe a worker that never was, because no process could be started."""
-        whom = f"for trial {trial_id}" if trial_id else "at all"
-        return cls(f"no worker could be started {whom}: {why}", trial_id=trial_id)
-
-
-def _exitcode(status: int) -> int:
-    # os.waitstatus_to_exitcode, spelled out: the module must import where os lacks it.
-    if status & 0x7F:
-        return -(status & 0x7F)
-    return (status >> 8) & 0xFF
-
-
-def _size(count: int) -> str:
-    size, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
 
 
 class TrialTimeout(TrialError):
@@ -239,10 +165,10 @@ class StorageError(TuneError, OSError):
     """Storage failed.
 
     Attributes:
-        analysis: On an error that ends a run: everything that was achieved.
+        analysis: On an error that ends a run: the :class:`ExperimentAnalysis` of the run, else None.
     """
 
-    analysis: ExperimentAnalysis | None = None
+    analysis: Any = None
 
 
 class StorageFull(StorageError):

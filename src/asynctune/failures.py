@@ -6,7 +6,6 @@ import inspect
 import os
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -14,30 +13,13 @@ import anyio.to_thread
 from asynctune import events as ev
 from asynctune import threads
 from asynctune.errors import TrialError, TuneError
-from asynctune.executors.base import Executor
-from asynctune.journal import Journal
 from asynctune.live import LiveTrial
-from asynctune.notices import warn
-from asynctune.options import Plan
 from asynctune.resources import Resources
 from asynctune.retry import Retry
-from asynctune.trial import Status, Trial
-
-
-class Run(Protocol):
-    """What this needs of the run."""
-
-    plan: Plan
-    executor: Executor
-    journal: Journal
-
-    def record(self, event: ev.Event, row: bytes | None = None) -> None:
-        """Write an event down, and let the state follow it."""
-        ...
-
-    def trial_failed(self, error: TrialError) -> None:
-        """A trial has failed for good."""
-        ...
+from asynctune.run_context import RunContext
+from asynctune.status import Status
+from asynctune.threads import warn
+from asynctune.trial import Trial
 
 
 class Failures:
@@ -48,7 +30,7 @@ class Failures:
         run: The run.
     """
 
-    def __init__(self, trial: LiveTrial, run: Run) -> None:
+    def __init__(self, trial: LiveTrial, run: RunContext) -> None:
         self._trial = trial
         self._run = run
 

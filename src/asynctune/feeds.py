@@ -15,9 +15,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune import track
 from asynctune.reporter import StatusReporter
-from asynctune.track import Checkpoint
+from asynctune.session import Checkpoint, NoReports, ProcessSession, Session, session
 
 _CANCEL_S = 0.5
 
@@ -35,7 +34,7 @@ class Feeding:
         own_process: Whether threads that the function starts can mean no other trial.
     """
 
-    call: Callable[[track.Session], Any]
+    call: Callable[[Session], Any]
     checkpoint: Checkpoint | None
     trial_id: str | None
     trial_name: str | None
@@ -46,11 +45,11 @@ class Feeding:
         made = StatusReporter(results, permits, self.trial_name, self.trial_id, self.logdir)
         made.start(self.checkpoint)
         if self.own_process:
-            track.ProcessSession.current = made
+            ProcessSession.current = made
         return made
 
-    def no_reports(self) -> track.Session:
-        return track.NoReports(
+    def no_reports(self) -> Session:
+        return NoReports(
             self.trial_id,
             self.trial_name,
             self.logdir,
@@ -83,7 +82,7 @@ class ThreadFeed:
         else:
             self._started = True
             context = contextvars.copy_context()
-            context.run(track.session.set, self._reporter)
+            context.run(session.set, self._reporter)
             threading.Thread(
                 target=context.run,
                 args=(self._run,),
@@ -115,10 +114,10 @@ class GeneratorFeed:
     """A generator, driven from the thread that calls ``train()``."""
 
     def __init__(self, feeding: Feeding) -> None:
-        session = feeding.no_reports()
+        no_reports = feeding.no_reports()
         self._context = contextvars.copy_context()
-        self._context.run(track.session.set, session)
-        self._generator: Generator[Any, None, Any] = self._context.run(feeding.call, session)
+        self._context.run(session.set, no_reports)
+        self._generator: Generator[Any, None, Any] = self._context.run(feeding.call, no_reports)
 
     def next(self) -> Any:
         try:
@@ -154,7 +153,7 @@ class TaskFeed:
     async def next(self) -> Any:
         if self._task is None:
             context = contextvars.copy_context()
-            context.run(track.session.set, self._reporter)
+            context.run(session.set, self._reporter)
             self._task = asyncio.get_running_loop().create_task(self._run(), context=context)
         elif self._outcome is not None and self._results.empty():
             return self._outcome
@@ -214,7 +213,7 @@ class AsyncGeneratorFeed:
 
     async def _within(self, awaitable: Awaitable[Any]) -> Any:
         """Await a step of the generator in the session of its trial."""
-        token = track.session.set(self._session)
+        token = session.set(self._session)
         try:
             return await awaitable
         except StopAsyncIteration:
@@ -225,4 +224,4 @@ class AsyncGeneratorFeed:
                 raise
             return Ended(error=exc)
         finally:
-            track.session.reset(token)
+            session.reset(token)

@@ -9,9 +9,10 @@ from asynctune.blame import shown
 from asynctune.errors import MetricMissing, TuneError
 from asynctune.result import DONE, Row, copy_row, flatten
 from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdict
+from asynctune.status import Status, StopReason
 from asynctune.stopper import Stopper
 from asynctune.suggest.suggestions import Suggestions
-from asynctune.trial import Status, StopReason, Trial
+from asynctune.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,6 @@ class Judgement:
 
 
 NOTHING = Judgement()
-_CUT_SHORT = (StopReason.CANCELLED, StopReason.EXPERIMENT, StopReason.TIME_BUDGET)
 
 
 class Judge:
@@ -128,6 +128,6 @@ class Judge:
 
     def told_searcher(self, trial: Trial) -> None:
         """Let the searcher know that a trial is over, unless it was only cut short."""
-        if trial.stop_reason not in _CUT_SHORT:
+        if trial.stop_reason is None or not trial.stop_reason.is_interruption:
             failed = trial.status is Status.ERROR
             self._suggestions.note_end(trial.trial_id, flatten(trial.last_result), error=failed)

@@ -15,7 +15,8 @@ from asynctune.given import decoded
 from asynctune.judge import NOTHING, Judgement
 from asynctune.result import Row, copy_row, flatten
 from asynctune.schedulers import Decision, Verdict
-from asynctune.trial import Status, StopReason, Trial
+from asynctune.status import Status, StopReason
+from asynctune.trial import Trial
 
 
 class Once:

@@ -9,11 +9,11 @@ import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
+from asynctune.history import Past
 from asynctune.journal import Follower
 from asynctune.loggers import Logger
 from asynctune.logwriter import LogWriter
 from asynctune.result import Row, shown
-from asynctune.resume import Past
 from asynctune.state import ExperimentState
 from asynctune.trial import Trial
 

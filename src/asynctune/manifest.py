@@ -166,15 +166,3 @@ def _state(value: Any) -> dict[str, Any]:
         if type(number) not in (int, float) or not math.isfinite(number):
             raise TypeError(f"{name} is {number!r}")
     return state
-
-
-def inside_experiment(name: str) -> str:
-    """Return a relative path of a journal, if it stays inside.
-
-    Raises:
-        UnsafePath: It would not.
-    """
-    parts = name.split("/")
-    if not name or name[0] == "/" or "\0" in name or ".." in parts or "." in parts:
-        raise UnsafePath(f"a journal names {name!r}, which is no plain path inside its experiment")
-    return name

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from asynctune import __version__
 from asynctune import directory as _directory
 from asynctune import events as ev
 from asynctune import files as _files
 from asynctune.errors import ConfigError
-from asynctune.executors._shipping import Shipment
-from asynctune.files import Files
+from asynctune.history import Past, check_spec, read_past
 from asynctune.journal import Journal
 from asynctune.lock import ExperimentLock
 from asynctune.mirror import Mirror
-from asynctune.options import Plan, Resume
-from asynctune.resume import Past, check_spec, read_past
-from asynctune.stored import FILE_NAME, FORMAT, StoredJournal
+from asynctune.status import Resume
+from asynctune.storage import Storage
+from asynctune.stored import FILE_NAME, StoredJournal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +24,6 @@ class Opened:
     """An experiment that this driver alone works on, until it is closed.
 
     Args:
-        plan: What to do, the seed being that of the experiment.
         journal: Its journal, open.
         lock: Its lock, held.
         past: What earlier drivers left, None if it is new.
@@ -36,7 +31,6 @@ class Opened:
         mirror: Its remote side, of which this driver is the owner, if it has one.
     """
 
-    plan: Plan
     journal: Journal
     lock: ExperimentLock
     past: Past | None = None
@@ -56,32 +50,22 @@ class Opened:
         self.lock.release()
 
 
-def started(plan: Plan, shipment: Shipment, past: Past | None = None) -> ev.RunStarted:
-    """Return what a run writes down at its start."""
-    options = plan.options
-    return ev.RunStarted(
-        format=FORMAT,
-        name=plan.name,
-        trainable=shipment.name,
-        metric=options.metric,
-        mode=options.mode,
-        seed=plan.seed,
-        num_samples=options.num_samples,
-        started_at=time.time(),
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        version=__version__,
-        space=plan.space.outline(),
-        epoch=past.epoch if past is not None else 0,
-    )
-
-
-def open_experiment(plan: Plan, spec: ev.RunStarted) -> Opened:
-    """Create the experiment of a plan, or take up the one that exists. Blocks for a while.
+def open_experiment(
+    directory: str,
+    spec: ev.RunStarted,
+    *,
+    resume: Resume,
+    durable: bool = False,
+    remote: Storage | None = None,
+) -> Opened:
+    """Create an experiment, or open the one that exists. Blocks for a while.
 
     Args:
-        plan: What to do.
-        spec: What it would write down as its first record.
+        directory: The directory of the experiment.
+        spec: The first record that a new experiment would get; an existing one has to match.
+        resume: Whether the experiment may or has to exist.
+        durable: Whether a record has to survive the death of the machine before it is shown.
+        remote: Where the experiment is kept beside its directory, None for nowhere.
 
     Raises:
         ConfigError: It exists and may not, or does not and should.
@@ -91,72 +75,74 @@ def open_experiment(plan: Plan, spec: ev.RunStarted) -> Opened:
         StorageError: The system refused.
     """
     files = _files.current.get()
-    directory = plan.directory
     try:
         stored = StoredJournal(Path(directory, FILE_NAME))
-        mirror = Mirror(plan.remote, directory) if plan.remote is not None else None
+        mirror = Mirror(remote, directory) if remote is not None else None
         is_there = mirror is not None and mirror.segments.exists()
         is_here = stored.exists()
         exists = is_here or is_there
-        if plan.resume in (Resume.MUST_EXIST, Resume.ERRORED) and not exists:
-            raise _missing(plan)
-        if plan.resume is Resume.NEW and exists:
+        if resume in (Resume.MUST_EXIST, Resume.ERRORED) and not exists:
+            raise _missing(directory, spec.name, resume)
+        if resume is Resume.NEW and exists:
             where = mirror.url if mirror is not None and is_there else directory
-            raise _directory.exists_already(where, plan.name)
+            raise _directory.exists_already(where, spec.name)
         if not is_here and not _directory.make(directory, files):
-            _directory.refuse_foreign(directory, plan.name)
-        return _locked(plan, spec, stored, files, mirror)
+            _directory.refuse_foreign(directory, spec.name)
+        journal = Journal(stored.path, durable=durable, files=files)
+        return _locked(directory, spec, stored, journal, mirror, is_new=resume is Resume.NEW)
     except OSError as exc:
         raise _files.storage_error(exc, f"the experiment {directory} cannot be opened") from exc
 
 
 def _locked(
-    plan: Plan, spec: ev.RunStarted, stored: StoredJournal, files: Files, mirror: Mirror | None
+    directory: str,
+    spec: ev.RunStarted,
+    stored: StoredJournal,
+    journal: Journal,
+    mirror: Mirror | None,
+    *,
+    is_new: bool,
 ) -> Opened:
-    durable = plan.options.durability == "power"
-    journal = Journal(stored.path, durable=durable, files=files)
-    lock = ExperimentLock(plan.directory, files, FILE_NAME)
+    lock = ExperimentLock(directory, _files.current.get(), FILE_NAME)
     lock.acquire()
     try:
         was_pulled = mirror is not None and mirror.segments.pull(stored.path)
+        past: Past | None = None
+        torn = 0
         if stored.exists():  # asked again: another driver may have come before us
-            past, torn = _take_over(plan, spec, stored, journal, was_pulled=was_pulled)
-            opened = Opened(plan, journal, lock, past, torn, mirror)
+            past = _read(directory, spec, stored, is_new=is_new, logs_are_old=was_pulled)
+            torn = journal.open_again(stored)
         else:
             journal.open()
-            opened = Opened(plan, journal, lock, mirror=mirror)
         if mirror is not None:
-            mirror.begin(opened.past.epoch if opened.past is not None else 0)
+            mirror.begin(past.epoch if past is not None else 0)
     except BaseException:
         journal.close()
         lock.release()
         raise
-    return opened
+    return Opened(journal, lock, past, torn, mirror)
 
 
-def _take_over(
-    plan: Plan,
-    spec: ev.RunStarted,
-    stored: StoredJournal,
-    journal: Journal,
-    *,
-    was_pulled: bool,
-) -> tuple[Past, int]:
-    if plan.resume is Resume.NEW:
-        raise _directory.exists_already(plan.directory, plan.name)
-    _directory.check(plan.directory)
-    past = read_past(stored, plan.directory, logs_are_old=was_pulled)
+def _read(
+    directory: str, spec: ev.RunStarted, stored: StoredJournal, *, is_new: bool, logs_are_old: bool
+) -> Past:
+    """Check the experiment that exists, and return what its journal says."""
+    if is_new:
+        raise _directory.exists_already(directory, spec.name)
+    _directory.check(directory)
+    past = read_past(stored, directory, logs_are_old=logs_are_old)
     # A seed that was not given is that of the journal, unless another driver began it just now.
     check_spec(past, spec)
-    return past, journal.open_again(stored)
+    return past
 
 
-def _missing(plan: Plan) -> ConfigError:
-    parent = os.path.dirname(plan.directory)
+def _missing(directory: str, name: str, resume: Resume) -> ConfigError:
+    parent = os.path.dirname(directory)
     names = os.listdir(parent) if os.path.isdir(parent) else ()
     there = sorted(name for name in names if os.path.isfile(os.path.join(parent, name, FILE_NAME)))
     known = f"; there are {', '.join(there[-10:])}" if there else ", nor any other"
+    given = True if resume is Resume.MUST_EXIST else str(resume)
     return ConfigError(
-        f"resume={str(plan.options.resume)!r} was asked for, but {parent} has no experiment "
-        f"{plan.name!r}{known}. resume='AUTO' starts it where it does not exist"
+        f"resume={given!r} was asked for, but {parent} has no experiment "
+        f"{name!r}{known}. resume='AUTO' starts it where it does not exist"
     )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
 from asynctune.callback import Callback
@@ -17,23 +16,13 @@ from asynctune.result import Row
 from asynctune.retry import OnFailure
 from asynctune.schedulers import TrialScheduler
 from asynctune.space import Space
+from asynctune.status import Resume
 from asynctune.stopper import Stopper
 from asynctune.storage import Storage
 from asynctune.suggest import Searcher
 from asynctune.trial import Trial
 
 Seconds = float | timedelta
-
-
-class Resume(StrEnum):
-    """Which experiment a run works on."""
-
-    NEW = "new"
-    """One that does not exist."""
-    MUST_EXIST = "True"
-    IF_EXISTS = "AUTO"
-    ERRORED = "errored"
-    """One that exists; its failed trials are tried again."""
 
 
 class Arguments(TypedDict, total=False):

@@ -19,14 +19,15 @@ from asynctune.checkpoint import find_root
 from asynctune.checkpoints import CheckpointManager
 from asynctune.errors import ConfigError
 from asynctune.executors.base import Executor
-from asynctune.loggers import CSVLogger, JsonLogger, Logger
-from asynctune.options import Options, Plan, Resume
+from asynctune.loggers import DEFAULT_LOGGERS, Logger
+from asynctune.options import Options, Plan
 from asynctune.place import name_of, places_of
 from asynctune.resources import Resources
 from asynctune.retry import check_on_failure
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
 from asynctune.segments import Segments
 from asynctune.space import Space
+from asynctune.status import Resume
 from asynctune.stopper import Stopper, make_stopper
 from asynctune.storage import Storage
 from asynctune.stored import seed_of
@@ -253,7 +254,7 @@ def _seconds(name: str, value: Any, *, zero: bool = False) -> float:
 
 def _loggers(given: Any) -> tuple[type[Logger], ...]:
     if given is None:
-        return (JsonLogger, CSVLogger)
+        return DEFAULT_LOGGERS
     if not _is_list(given):
         raise ConfigError(f"loggers is {shown(given)}; a list of Logger classes is wanted")
     for logger in given:

@@ -7,8 +7,8 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 
 from asynctune import events as ev
+from asynctune.history import Past
 from asynctune.mirror import Mirror
-from asynctune.resume import Past
 from asynctune.trial import Trial
 
 _AT_ONCE = 8

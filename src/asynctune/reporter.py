@@ -22,7 +22,7 @@ from asynctune.errors import (
     TuneError,
 )
 from asynctune.result import Row
-from asynctune.track import Checkpoint
+from asynctune.session import Checkpoint
 
 _STOPPED = "the trial was told to stop"
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asynctune.blame import described, shown
+from asynctune.blame import described, function_name, shown
 from asynctune.domains import Choice, Domain, SampleFrom, is_grid
 from asynctune.errors import ConfigError, SpecMismatch
-from asynctune.signature import function_name
 from asynctune.views import DictView, ListView, Path, Spec, View, generator, path_text, place
 
 _TAG_LENGTH = 120

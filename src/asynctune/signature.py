@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
+from asynctune.blame import function_name
 from asynctune.errors import ConfigError
 
 
@@ -82,14 +83,6 @@ def inspect_function(function: Function) -> Signature:
         f"{name}{signature} cannot be a trainable: it has to be callable as {name}(config) or "
         f"{name}(config, reporter); bind other arguments with functools.partial"
     )
-
-
-def function_name(function: object) -> str:
-    """Return a short name of a function, a partial, a bound method or a callable object."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    name = getattr(function, "__name__", None) or type(function).__name__
-    return "lambda" if name == "<lambda>" else str(name)
 
 
 def _form(function: Any) -> Form:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from asynctune.blame import shown
 from asynctune.errors import ConfigError, MetricMissing
@@ -27,9 +27,6 @@ class Stopper:
     def stop_all(self) -> bool:
         """Tell whether the whole run stops; asked after each result."""
         return False
-
-
-Stop: TypeAlias = Mapping[str, float] | Callable[[str, Row], bool] | Stopper | None
 
 
 class NeverStops(Stopper):

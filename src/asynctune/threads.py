@@ -1,8 +1,9 @@
-"""Calls in threads: one that waits for nobody else's, and one whose result is never lost."""
+"""Calls in threads from the event loop, and log records from it."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ import anyio
 import anyio.to_thread
 
 T = TypeVar("T")
+
+_log = logging.getLogger("asynctune")
 
 
 def limiter(threads: int) -> anyio.CapacityLimiter:
@@ -25,6 +28,11 @@ def limiter(threads: int) -> anyio.CapacityLimiter:
 async def run_at_once(function: Callable[..., T], *args: Any) -> T:
     """Call a function of ours in a thread, however many the code of users keeps busy."""
     return await anyio.to_thread.run_sync(function, *args, limiter=limiter(1))
+
+
+async def warn(message: str, *args: object, error: BaseException | None = None) -> None:
+    """Log a warning in a thread, since handlers may block; with the traceback of an exception if given."""
+    await run_at_once(lambda: _log.warning(message, *args, exc_info=error))
 
 
 async def run_whole(

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from asynctune import checkpoint as _checkpoint
-from asynctune import packing as _packing
 from asynctune import result as _result
 from asynctune.counters import Counters
 from asynctune.errors import ConfigError
 from asynctune.hosting import Calls, SyncCalls, copy_config, host, new_standalone_dir, step
-from asynctune.loggers import Logger, NoopLogger, UnifiedLogger
+from asynctune.loggers.base import Logger, NoopLogger
 from asynctune.manifest import Manifest
 from asynctune.resources import Resources
 from asynctune.result import Row
@@ -302,6 +301,8 @@ class Trainable:
         self._counters.restore(manifest.state)
 
     async def _run_save_to_object(self) -> bytes:
+        from asynctune import packing as _packing  # few trainables are saved to an object
+
         aside = await self._calls.blocking(_checkpoint.make_aside, self._logdir, "save_to_object")
         try:
             root, _ = await self._commit(str(aside))
@@ -310,6 +311,8 @@ class Trainable:
             await self._calls.blocking(_checkpoint.remove_aside, aside)
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
+        from asynctune import packing as _packing  # few trainables are restored from an object
+
         aside = await self._calls.blocking(
             _checkpoint.make_aside, self._logdir, "restore_from_object"
         )
@@ -371,6 +374,8 @@ class Trainable:
         if self._host is not None:
             self._logdir = self._host.logdir
             return NoopLogger(self.config, self._logdir)
+        from asynctune.loggers.unified import UnifiedLogger  # a worker needs no logger
+
         self._logdir = new_standalone_dir(type(self).__qualname__)
         return UnifiedLogger(self.config, self._logdir)
 

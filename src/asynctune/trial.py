@@ -8,65 +8,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from asynctune import events as ev
 from asynctune.errors import TrialError, UnsafePath
-from asynctune.manifest import inside_experiment
 from asynctune.resources import Resources
 from asynctune.result import Row
+from asynctune.status import Status, StopReason
 
 _FEW = 16
-
-
-class Status(StrEnum):
-    """Where a trial is. Each equals its plain string."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    PAUSED = "PAUSED"
-    TERMINATED = "TERMINATED"
-    ERROR = "ERROR"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing follows."""
-        return self in (Status.TERMINATED, Status.ERROR)
-
-
-class StopReason(StrEnum):
-    """Why a trial ended."""
-
-    DONE = "done"
-    CRITERION = "stop criterion"
-    SCHEDULER = "scheduler"
-    USER = "stopped by hand"
-    EXPERIMENT = "experiment stopped"
-    TIME_BUDGET = "time budget"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-CUT_SHORT = frozenset(
-    {
-        StopReason.USER,
-        StopReason.EXPERIMENT,
-        StopReason.TIME_BUDGET,
-        StopReason.CANCELLED,
-        StopReason.FAILED,
-    }
-)
-"""Why a trial may end before it has repeated what it had shown."""
-
-_MOVES = {
-    Status.PENDING: set(Status),
-    Status.RUNNING: set(Status),  # to itself: it is built anew after an exploit
-    Status.PAUSED: {Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR},
-    # What has ended is taken up again only by a resume.
-    Status.TERMINATED: {Status.PENDING},
-    Status.ERROR: {Status.PENDING},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +322,7 @@ class Trial:
         self.last_result = {sys.intern(key): value for key, value in self.last_result.items()}
         if self.status is Status.TERMINATED:
             self.error = None
-        if self.stop_reason not in CUT_SHORT:
+        if not self.stop_reason.is_cut_short:
             del self._shown[:]  # it came to its end without them
         elif self._shown:
             self.last_result = self._read_rows(self._shown[-1:])[0]
@@ -395,6 +345,18 @@ class Trial:
             self.last_result = self._read_rows(self._places[-1:])[0] if keep else {}
 
     def _move(self, status: Status) -> None:
-        if status not in _MOVES[self.status]:
+        if not self.status.may_become(status):
             raise AssertionError(f"trial {self.trial_id} cannot go from {self.status} to {status}")
         self.status = status
+
+
+def inside_experiment(name: str) -> str:
+    """Return a relative path of a journal, if it stays inside.
+
+    Raises:
+        UnsafePath: It would not.
+    """
+    parts = name.split("/")
+    if not name or name[0] == "/" or "\0" in name or ".." in parts or "." in parts:
+        raise UnsafePath(f"a journal names {name!r}, which is no plain path inside its experiment")
+    return name

@@ -7,60 +7,24 @@ import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
 from asynctune import events as ev
-from asynctune.admission import Admission
 from asynctune.checkpointing import Checkpointing, NotRestored, limit
 from asynctune.errors import MetricMissing, NotSerializable, StorageError, TrialError, TuneError
-from asynctune.executors._shipping import Shipment
 from asynctune.executors._slots import Lease
-from asynctune.executors.base import Actor, ActorSpec, Executor, Farewell, Step
+from asynctune.executors.actor import Actor, ActorSpec, Farewell, Step
+from asynctune.executors.pool import Share
 from asynctune.exploits import exploited
 from asynctune.failures import Failures
-from asynctune.journal import Journal
-from asynctune.judge import Judge
 from asynctune.live import LiveTrial
-from asynctune.mirror import Mirror
-from asynctune.notices import warn
-from asynctune.options import Plan
-from asynctune.resources import Share
+from asynctune.run_context import RunContext
 from asynctune.schedulers import Decision, Exploit
-from asynctune.state import ExperimentState
+from asynctune.status import Status, StopReason
 from asynctune.storage.commits import RemoteDir
-from asynctune.trial import Status, StopReason
-
-
-class Run(Protocol):
-    """What a trial's task needs of the run that it is part of."""
-
-    plan: Plan
-    shipment: Shipment
-    executor: Executor
-    journal: Journal
-    mirror: Mirror | None
-    judge: Judge
-    state: ExperimentState[LiveTrial]
-
-    @property
-    def admission(self) -> Admission:
-        """Where slots come from."""
-        ...
-
-    def record(self, event: ev.Event, row: bytes | None = None) -> None:
-        """Write an event down, and let the state follow it."""
-        ...
-
-    def stop(self) -> None:
-        """End the whole run softly."""
-        ...
-
-    def trial_failed(self, error: TrialError) -> None:
-        """A trial has failed for good."""
-        ...
+from asynctune.threads import warn
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +51,7 @@ class TrialTask:
         run: The run.
     """
 
-    def __init__(self, trial: LiveTrial, run: Run) -> None:
+    def __init__(self, trial: LiveTrial, run: RunContext) -> None:
         self._trial = trial
         self._run = run
         self._plan = run.plan
@@ -102,7 +66,7 @@ class TrialTask:
         """
         trial = self._trial
         end = _End(verdict or StopReason.CANCELLED)
-        self._run.admission.came(trial)
+        self._run.slots.came(trial)
         try:
             if verdict is None:
                 with trial.scope:
@@ -153,7 +117,7 @@ class TrialTask:
     async def _slot(self) -> Lease:
         """Take the slot that the trial was given, or wait for one."""
         lease, self._trial.lease = self._trial.lease, None
-        return lease or await self._run.admission.lease(self._trial.resources)
+        return lease or await self._run.slots.lease(self._trial.resources)
 
     def _as_trial_error(self, error: TrialError | NotSerializable) -> TrialError:
         if isinstance(error, TrialError):
@@ -223,7 +187,7 @@ class TrialTask:
             )  # at once: a replay judges in the order of the journal
             if plan.options.durability == "power":
                 await run.journal.synced()
-            run.admission.news()
+            run.slots.news()
             reason = trial.verdict or trial.order
             if run.judge.stops_all():
                 run.stop()
@@ -260,7 +224,7 @@ class TrialTask:
         self._run.record(
             ev.TrialPaused(trial.trial_id, checkpoint.sequence, time.time(), by_hand=by_hand)
         )
-        self._run.admission.paused(trial)
+        self._run.slots.paused(trial)
 
     async def _exploit(self, actor: Actor, exploit: Exploit) -> _Left | None:
         """Go on from the state of another trial: in the live object if it can, else in a new one."""
@@ -341,7 +305,7 @@ class TrialTask:
             raise
         finally:
             trial.is_over.set()
-            run.admission.left(trial)
+            run.slots.left(trial)
 
 
 def _note(farewell: Farewell) -> str | None:

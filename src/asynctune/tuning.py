@@ -5,20 +5,22 @@ from __future__ import annotations
 import inspect
 from contextlib import AsyncExitStack
 from dataclasses import fields
+from functools import partial
 from typing import Any, Unpack
 
 import anyio.to_thread
 
 from asynctune.analysis import ExperimentAnalysis
+from asynctune.blame import function_name
 from asynctune.executors._shipping import check_is_trainable
 from asynctune.executors.process import ProcessExecutor
 from asynctune.experiment import Experiment, Starting
-from asynctune.opening import Opened, open_experiment, started
+from asynctune.opening import Opened, open_experiment
 from asynctune.options import Arguments, Options
 from asynctune.planning import make_plan
 from asynctune.preflight import Preflight
+from asynctune.run_started import started
 from asynctune.runner import Runner
-from asynctune.signature import function_name
 from asynctune.storage import Storage
 from asynctune.threads import run_whole
 
@@ -154,9 +156,20 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
         preflight = Preflight(plan, shipment, executor)
         await anyio.to_thread.run_sync(preflight.check)
         spec = await anyio.to_thread.run_sync(started, plan, shipment)
-        opened = await run_whole(open_experiment, plan, spec, undo=Opened.close, hurry=hurry)
+        opened = await run_whole(
+            partial(
+                open_experiment,
+                plan.directory,
+                spec,
+                resume=plan.resume,
+                durable=plan.options.durability == "power",
+                remote=plan.remote,
+            ),
+            undo=Opened.close,
+            hurry=hurry,
+        )
         owned.callback(opened.close)
-        runner = Runner(opened, shipment, executor, preflight)
+        runner = Runner(plan, opened, shipment, executor, preflight)
         if opened.past is not None:
             await anyio.to_thread.run_sync(runner.replay, opened.past)
         experiment = Experiment(runner, owned.pop_all())

@@ -14,16 +14,12 @@ import anyio.to_thread
 
 from asynctune import events as ev
 from asynctune.errors import ExperimentLocked, Fenced, StorageError, TuneError
-from asynctune.executors._shipping import Shipment
 from asynctune.journal import Follower, Journal
 from asynctune.lanes import Lane, UploadStats, checkpoint_of, incomplete, is_down
 from asynctune.mirror import Mirror, Stored
-from asynctune.notices import warn
-from asynctune.opening import Opened
-from asynctune.options import Plan
-from asynctune.progress.terminal import say, say_nothing
 from asynctune.removals import Removals
 from asynctune.state import ExperimentState
+from asynctune.threads import warn
 
 _T = TypeVar("_T")
 
@@ -44,7 +40,9 @@ class Uploads:
         mirror: The place.
         journal: The journal of the run.
         state: Its state.
-        plan: What the run does.
+        directory: The directory of the experiment.
+        interval_s: How often the journal is uploaded, in seconds.
+        keeps_few: Whether only some checkpoints of a trial are kept.
         itself: Whether the trainable uploads its checkpoints itself.
         say: Told what people should know.
         is_unsure: Whether logs of earlier drivers may not be there.
@@ -55,8 +53,10 @@ class Uploads:
         mirror: Mirror,
         journal: Journal,
         state: ExperimentState[Any],
-        plan: Plan,
         *,
+        directory: str,
+        interval_s: float,
+        keeps_few: bool,
         itself: bool,
         say: Callable[[str], Awaitable[None]],
         is_unsure: bool = False,
@@ -64,10 +64,10 @@ class Uploads:
         self._mirror = mirror
         self._journal = journal
         self._state = state
-        self._directory = plan.directory
-        self._interval_s = plan.upload_interval_s
+        self._directory = directory
+        self._interval_s = interval_s
         self._itself = itself
-        self._keeps_few = plan.options.keep_checkpoints_num is not None
+        self._keeps_few = keeps_few
         self._say = say
         self._is_unsure = is_unsure
         self._lanes: dict[str, Lane] = {}
@@ -80,23 +80,6 @@ class Uploads:
         self._drain = anyio.CancelScope(shield=True)
         self._limiter = anyio.CapacityLimiter(_AT_ONCE + 1)
         self._send, self._receive = anyio.create_memory_object_stream[str](math.inf)
-
-    @classmethod
-    def of(
-        cls, plan: Plan, shipment: Shipment, opened: Opened, state: ExperimentState[Any]
-    ) -> Uploads | None:
-        """Return the uploads of an experiment, None if it is kept nowhere but here."""
-        if opened.mirror is None:
-            return None
-        return cls(
-            opened.mirror,
-            opened.journal,
-            state,
-            plan,
-            itself=shipment.is_durable,
-            say=say if plan.options.verbose else say_nothing,
-            is_unsure=opened.is_behind,
-        )
 
     @property
     def stats(self) -> UploadStats:

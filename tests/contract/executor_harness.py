@@ -7,14 +7,15 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
 import executor_trainables as given
 import pytest
 
-from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.executors.actor import Actor, ActorSpec
+from asynctune.executors.base import Executor
 from asynctune.resources import Resources
 from asynctune.result import AUTO_FILLED, TIMESTEPS_TOTAL, TRAINING_ITERATION, normalise
 from asynctune.trainable import Trainable
@@ -148,9 +149,18 @@ async def _awaited(awaitable: Any) -> Any:
 
 
 class ExecutorHarness:
-    """Makes executors, and actors as a run makes them."""
+    """Makes executors, and actors as a run makes them.
+
+    Attributes:
+        can_kill: Whether code that does not return can be ended.
+        owns_cwd: Whether a trial has a working directory and an environment of its own.
+        captures_output: Whether what a trial prints goes to its own file.
+    """
 
     pytestmark = pytest.mark.asyncio
+    can_kill: ClassVar[bool] = True
+    owns_cwd: ClassVar[bool] = True
+    captures_output: ClassVar[bool] = True
 
     def make_executor(self) -> Executor:
         """Return an executor, not yet open, that has room for two actors of one CPU at once."""

@@ -1,6 +1,6 @@
 """The contract of executors: inherit :class:`ExecutorContract` and override ``make_executor``.
 
-What an executor cannot do it says in its flags ``can_kill``, ``owns_cwd`` and ``captures_output``;
+What an executor cannot do its subclass says in ``can_kill``, ``owns_cwd`` and ``captures_output``;
 the tests of that are skipped then. What is trained lies in ``executor_trainables``.
 """
 
@@ -131,7 +131,7 @@ class ExecutorContract(EndingContract):
     async def test_trials_never_share_a_session_or_a_directory(self, trainable, tmp_path):
         def expected(trial_id, iteration):
             here = os.path.realpath(tmp_path / trial_id)
-            cwd = here if pool.owns_cwd else os.path.realpath(".")
+            cwd = here if self.owns_cwd else os.path.realpath(".")
             return {"ids": [trial_id, f"name of {trial_id}"], "dir": here, "cwd": cwd,
                     TRAINING_ITERATION: iteration, "trial_id": trial_id}  # fmt: skip
 
@@ -149,7 +149,7 @@ class ExecutorContract(EndingContract):
 
     async def test_a_thread_of_a_function_reports_for_its_trial(self, tmp_path):
         async with self.make_executor() as pool:
-            if not pool.owns_cwd:
+            if not self.owns_cwd:
                 pytest.skip("trials share the process")
             for trial_id in ("t1", "t2"):
                 logdir = tmp_path / trial_id
@@ -164,7 +164,7 @@ class ExecutorContract(EndingContract):
                 track.log(step=step)
 
         async with self.make_executor() as pool:
-            if not pool.captures_output:
+            if not self.captures_output:
                 pytest.skip("output is not captured")
             for trial_id in ("t1", "t2"):
                 async with self.trial(pool, prints, tmp_path / trial_id, trial_id) as actor:

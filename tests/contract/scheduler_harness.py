@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
 from asynctune.schedulers.asha import AsyncHyperBandScheduler
-from asynctune.schedulers.hb_bohb import HyperBandForBOHB
-from asynctune.schedulers.hyperband import HyperBandScheduler
+from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler
 from asynctune.schedulers.median import MedianStoppingRule
 from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
 from asynctune.schedulers.pb2 import PB2

@@ -59,6 +59,10 @@ class TestProcessExecutor(ExecutorContract):
 
 
 class TestInlineExecutor(ExecutorContract):
+    can_kill = False
+    owns_cwd = False
+    captures_output = False
+
     def make_executor(self):
         return InlineExecutor()
 

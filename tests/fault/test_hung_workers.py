@@ -14,9 +14,9 @@ import pytest
 import asynctune as tune
 from asynctune.errors import TrialTimeout
 from asynctune.executors import ProcessExecutor
+from asynctune.status import Status
 from asynctune.testing.crashes import Hangs
 from asynctune.testing.orphans import Census, Told
-from asynctune.trial import Status
 
 pytestmark = [
     pytest.mark.asyncio,

@@ -14,10 +14,11 @@ import asynctune as tune
 from asynctune import Trainable
 from asynctune.errors import TrialError, WorkerDied
 from asynctune.executors import ProcessExecutor
+from asynctune.executors._guardian import Death
 from asynctune.executors._server import oom_kills
+from asynctune.status import Status
 from asynctune.testing.crashes import FAULTS, Hangs
 from asynctune.testing.orphans import Told
-from asynctune.trial import Status
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the counters are those of Linux")
 MIB = 1 << 20
@@ -60,7 +61,7 @@ def test_the_counter_of_this_kernel_is_known():
     ],
 )  # fmt: skip
 def test_the_text_of_a_death_says_what_is_known_of_it(status, known, text, oom):
-    error = WorkerDied.from_status(status, trial_id="a_1", during="train()", **known)
+    error = Death(status, **known).error("a_1", "train()")
     assert str(error).removeprefix("the worker of trial a_1 ").removeprefix("was ") == text
     assert (error.oom, error.peak_rss) == (oom, known.get("peak_rss"))
 

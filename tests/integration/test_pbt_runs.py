@@ -12,7 +12,7 @@ import asynctune as tune
 from asynctune import events
 from asynctune.executors import InlineExecutor
 from asynctune.schedulers import PB2, PopulationBasedTraining, PopulationBasedTrainingReplay
-from asynctune.schedulers.policies import PolicyFiles
+from asynctune.schedulers.policies import read_policy
 
 pytestmark = pytest.mark.asyncio
 INTERVAL = 2
@@ -78,7 +78,7 @@ async def test_a_population_larger_than_the_slots_takes_turns_and_takes_over(tmp
     assert all(0 <= trial.config["x"] <= 1 for trial in trials)
     for trial in changed:
         assert trial.lineage[-1].donor != trial.trial_id
-    whole = await to_thread(PolicyFiles.read, tmp_path / "e" / "pbt_global.txt")
+    whole = await to_thread(read_policy, tmp_path / "e" / "pbt_global.txt")
     assert len(whole) == sum(len(trial.lineage) for trial in trials)
 
 

@@ -197,7 +197,16 @@ async def test_a_worker_has_imported_little_before_the_users_code():
 
     async with ProcessExecutor(1) as pool, pool.actor(loaded) as actor:
         modules = (await actor.train())["modules"]
-    driver = ("base", "process", "inline", "_guardian")
+    driver = (
+        "base",
+        "actor",
+        "process",
+        "inline",
+        "pool",
+        "_guardian",
+        "_worker_handle",
+        "_machine",
+    )
     assert not {"anyio", "aiofiles", "numpy", "multiprocessing", "pytest"} & set(modules)
     assert not {f"asynctune.executors.{name}" for name in driver} & set(modules)
     assert "asynctune.executors._worker" in modules

@@ -14,8 +14,8 @@ from asynctune import events as ev
 from asynctune.errors import ConfigError, SpecMismatch, TrialError, UnsafePath
 from asynctune.executors import InlineExecutor
 from asynctune.schedulers import Decision, TrialScheduler
+from asynctune.status import StopReason
 from asynctune.stored import StoredJournal
-from asynctune.trial import StopReason
 
 pytestmark = pytest.mark.asyncio
 

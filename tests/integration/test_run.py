@@ -17,8 +17,8 @@ import asynctune as tune
 from asynctune.errors import ConfigError, MetricMissing, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.resources import Resources
+from asynctune.status import StopReason
 from asynctune.trainable import Trainable
-from asynctune.trial import StopReason
 
 pytestmark = pytest.mark.asyncio
 VARYING = {

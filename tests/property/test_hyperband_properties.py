@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynctune.schedulers.hb_bohb import HyperBandForBOHB
-from asynctune.schedulers.hyperband import HyperBandScheduler, plan_band
+from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler, plan_band
 from asynctune.testing.scheduling import Script, curve, play
 
 ODD = (math.nan, math.inf, -math.inf, 0, 1)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 import asynctune as tune
 from asynctune import events as ev
+from asynctune.policylog import PolicyFiles, policy_line
 from asynctune.schedulers import Decision, Exploit
 from asynctune.schedulers.explore import checked_mutations, explore
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay
-from asynctune.schedulers.policies import PolicyFiles, policy_line
 from asynctune.testing.scheduling import Script, curve, play, replay
 
 # Nothing here is about time, and other work may slow the machine down.

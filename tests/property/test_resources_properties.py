@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynctune.errors import ConfigError
-from asynctune.resources import ResourcePool, Resources
+from asynctune.executors.pool import ResourcePool
+from asynctune.resources import Resources
 
 hundredths = st.integers(0, 400).map(lambda n: n / 100)
 gpus = st.one_of(st.integers(0, 3), st.integers(0, 100).map(lambda n: n / 100),

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynctune.stoppers import (
-    CombinedStopper,
-    EarlyStopping,
-    MaximumIterationStopper,
-    TimeoutStopper,
-    TrialPlateauStopper,
-)
+from asynctune.plateau import EarlyStopping, TrialPlateauStopper
+from asynctune.stoppers import CombinedStopper, MaximumIterationStopper, TimeoutStopper
 
 LOSSES = st.lists(st.integers(0, 2).map(float), max_size=30)
 

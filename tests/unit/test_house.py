@@ -55,15 +55,6 @@ def test_every_rule_that_ruff_ignores_has_its_reason_beside_it():
     assert sorted(explained) == sorted(ignored)
 
 
-def test_no_module_is_longer_than_400_lines():
-    lengths = {
-        str(path.relative_to(SOURCE)): len(path.read_text().splitlines())
-        for path in SOURCE.rglob("*.py")
-    }
-    assert lengths
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
-
-
 def test_the_readme_shows_the_quickstart_as_it_is():
     first_block = re.search(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert first_block is not None

@@ -10,8 +10,7 @@ import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.schedulers import Free
-from asynctune.schedulers.hb_bohb import HyperBandForBOHB
-from asynctune.schedulers.hyperband import HyperBandScheduler, plan_band
+from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler, plan_band
 from asynctune.testing.scheduling import Script, curve, play
 
 

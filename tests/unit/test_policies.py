@@ -8,7 +8,8 @@ import pytest
 
 from asynctune.errors import ConfigError, StorageError
 from asynctune.events import Exploited
-from asynctune.schedulers.policies import PolicyFiles, PolicyLine, policy_line, read_policy
+from asynctune.policylog import PolicyFiles, policy_line
+from asynctune.schedulers.policies import PolicyLine, read_policy
 
 
 def line(target, donor, at, x):
@@ -40,7 +41,7 @@ def test_the_file_of_a_trial_begins_with_what_its_donor_went_through(tmp_path):
     files = PolicyFiles(tmp_path)
     for each in ALL:
         files.write(*each)
-    assert PolicyFiles.read(tmp_path / "pbt_global.txt") == [each[0] for each in ALL]
+    assert read_policy(tmp_path / "pbt_global.txt") == [each[0] for each in ALL]
     assert read_policy(tmp_path / "pbt_policy_c.txt") == [A_FROM_B[0], C_FROM_A[0]]
     assert read_policy(tmp_path / "pbt_policy_a.txt") == [A_FROM_D[0]]
     assert len(files_in(tmp_path)) == 3

@@ -10,7 +10,7 @@ import pytest
 from asynctune.executors._frames import frame
 from asynctune.executors._guardian import Death
 from asynctune.executors._hosted import AnswerKind
-from asynctune.executors.process import _Worker
+from asynctune.executors._worker_handle import WorkerHandle
 
 pytestmark = pytest.mark.asyncio
 
@@ -19,7 +19,7 @@ async def test_what_a_worker_said_is_heard_though_the_news_of_its_death_came_fir
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
-        worker = _Worker(0, None, {}, 1)
+        worker = WorkerHandle(0, None, {}, 1)
         await asyncio.get_running_loop().create_connection(lambda: worker, sock=ours)
         first, second = worker.send({"op": "enter"}), worker.send({"op": "build"})
         theirs.sendall(frame({"kind": "value", "checkpoint": False}, b"null"))

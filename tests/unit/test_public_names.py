@@ -42,7 +42,8 @@ def test_type_checkers_see_the_same_names():
     tree = ast.parse(SOURCE.read_text())
     (checking,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {alias.name for node in checking.body for alias in node.names}
-    assert seen == set(tune.__all__)
+    assert seen == {"__version__", *tune.__all__}
+    assert seen == {"__version__", *tune._MODULE_OF, *tune._SUBPACKAGES}
 
 
 def test_run_and_start_show_their_arguments_and_every_one_is_documented():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from asynctune.errors import ConfigError
-from asynctune.resources import ResourcePool, Resources
+from asynctune.executors.pool import ResourcePool
+from asynctune.resources import Resources
 
 
 def test_a_trial_that_says_nothing_asks_for_one_cpu():

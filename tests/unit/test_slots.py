@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from asynctune.executors.base import Slots
-from asynctune.resources import ResourcePool, Resources
+from asynctune.executors.pool import ResourcePool
+from asynctune.resources import Resources
 
 pytestmark = pytest.mark.asyncio
 

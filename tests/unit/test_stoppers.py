@@ -8,15 +8,9 @@ from datetime import timedelta
 import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
+from asynctune.plateau import EarlyStopping, ExperimentPlateauStopper, TrialPlateauStopper
 from asynctune.stopper import FunctionStopper, Stopper
-from asynctune.stoppers import (
-    CombinedStopper,
-    EarlyStopping,
-    ExperimentPlateauStopper,
-    MaximumIterationStopper,
-    TimeoutStopper,
-    TrialPlateauStopper,
-)
+from asynctune.stoppers import CombinedStopper, MaximumIterationStopper, TimeoutStopper
 
 NAN, INF = math.nan, math.inf
 

@@ -9,8 +9,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from asynctune.notices import warn
-from asynctune.threads import limiter, run_at_once, run_whole
+from asynctune.threads import limiter, run_at_once, run_whole, warn
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,8 +9,9 @@ import pytest
 from asynctune import events as ev
 from asynctune.checkpoints import CheckpointManager
 from asynctune.errors import ConfigError, MetricMissing
+from asynctune.status import Status, StopReason
 from asynctune.stopper import CriteriaStopper, Stopper, make_stopper
-from asynctune.trial import CheckpointRef, Status, StopReason, Trial
+from asynctune.trial import CheckpointRef, Trial
 
 ADDED = ev.TrialAdded("t", 0, "name", "x=1", {"x": 1}, None, {"cpu": 1}, 0.0)
 

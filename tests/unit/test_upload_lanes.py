@@ -40,11 +40,11 @@ def uploads_to(mirror):
     trial = SimpleNamespace(
         trial_id="t", attempt=0, exported={}, checkpoints=(), status=SimpleNamespace(is_final=False)
     )
-    options = SimpleNamespace(keep_checkpoints_num=1)
-    plan = SimpleNamespace(directory="/d", upload_interval_s=1, options=options)
     journal = SimpleNamespace(shown_end=0)
     state = SimpleNamespace(trials={"t": trial})
-    return Uploads(mirror, journal, state, plan, itself=False, say=None)
+    return Uploads(
+        mirror, journal, state, directory="/d", interval_s=1, keeps_few=True, itself=False, say=None
+    )
 
 
 @pytest.mark.parametrize("is_saved_again", [True, False])

@@ -51,15 +51,42 @@ class Death:
     started: bool = True
 
     def error(self, trial_id: str | None, during: str) -> WorkerDied:
-        """Return the error of a trial that it happened to."""
+        """Return the error of a trial that it happened to.
+
+        Args:
+            trial_id: The trial, if it was one's.
+            during: What it was doing.
+        """
         if not self.started:
-            return WorkerDied.not_started(self.why or "for an unknown reason", trial_id=trial_id)
-        return WorkerDied.from_status(
-            self.status,
+            whom = f"for trial {trial_id}" if trial_id else "at all"
+            why = self.why or "for an unknown reason"
+            return WorkerDied(f"no worker could be started {whom}: {why}", trial_id=trial_id)
+        where = f"the worker of trial {trial_id}" if trial_id else "the worker"
+        code = None if self.status is None else _exitcode(self.status)
+        if code is None or (code == -9 and self.why is not None):
+            text = f"{where} ended during {during}" + (f": {self.why}" if self.why else "")
+            signum = 9 if code else None
+            return WorkerDied(text, trial_id=trial_id, signal=signum, peak_rss=self.peak_rss)
+        if code >= 0:
+            text = f"{where} ended by itself with exit code {code} during {during}"
+            return WorkerDied(text, trial_id=trial_id, exitcode=code, peak_rss=self.peak_rss)
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "an unnamed signal"
+        memory = ""
+        if -code == 9:
+            name += ", perhaps out of memory" if self.oom is None else ""
+            struck = ": the kernel's out-of-memory killer struck meanwhile" if self.oom else ""
+            memory = struck
+            if self.peak_rss is not None:
+                memory += f"; its peak memory was {_size(self.peak_rss)}"
+        text = f"{where} was killed by signal {-code} ({name}) during {during}{memory}"
+        return WorkerDied(
+            text,
             trial_id=trial_id,
-            during=during,
-            why=self.why,
-            oom=self.oom,
+            signal=-code,
+            oom=-code == 9 and bool(self.oom),
             peak_rss=self.peak_rss,
         )
 
@@ -258,3 +285,19 @@ def _pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
+
+
+def _exitcode(status: int) -> int:
+    # os.waitstatus_to_exitcode, spelled out: the module must import where os lacks it.
+    if status & 0x7F:
+        return -(status & 0x7F)
+    return (status >> 8) & 0xFF
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.{0 if unit == 'B' else 1}f} {unit}"

@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from types import CodeType
 from typing import Any
 
 from asynctune import result as _result
-from asynctune import track
 from asynctune.errors import NotSerializable, StorageError, TuneError
-from asynctune.function_runner import FunctionTrainable, wrap_function
+from asynctune.function import FunctionTrainable, wrap_function
 from asynctune.hosting import Host, host
 from asynctune.secret import Redactor, concealed, redacted, redactor, resolve
+from asynctune.session import NoReports, Session
 from asynctune.trainable import Trainable
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -80,6 +81,11 @@ def as_class(trainable: Any) -> type[Trainable]:
     return wrap_function(trainable)
 
 
+def named_code(build: Callable[..., CodeType], arguments: Any, name: str) -> CodeType:
+    """Rebuild a code object under the name of its file; pickles of trainables refer to this function."""
+    return build(*arguments).replace(co_filename=name)
+
+
 def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainable:
     """Build a trainable that knows where it lives, with the secrets of its configuration resolved.
 
@@ -98,9 +104,9 @@ def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainabl
     return trainable
 
 
-def class_session(place: Host) -> track.Session:
+def class_session(place: Host) -> Session:
     """Return the session of a class trainable: it knows its trial, and returns its results."""
-    return track.NoReports(
+    return NoReports(
         place.trial_id,
         place.trial_name,
         os.path.join(place.logdir, ""),

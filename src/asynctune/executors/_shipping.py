@@ -10,7 +10,7 @@ import io
 import linecache
 import os
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ import cloudpickle
 from asynctune.blame import described, shown
 from asynctune.durable import DurableTrainable
 from asynctune.errors import ConfigError, NotSerializable
-from asynctune.executors._hosted import as_class
+from asynctune.executors._hosted import as_class, named_code
 from asynctune.storage import Storage, open_storage
 from asynctune.storage.commits import RemoteDir
 from asynctune.storage.records import Writer
@@ -60,11 +60,7 @@ class Shipment:
 
 def _reduced_code(code: CodeType) -> tuple[Any, ...]:
     build, arguments = cloudpickle.CloudPickler.dispatch_table[CodeType](code)[:2]
-    return _named_code, (build, arguments, code.co_filename)
-
-
-def _named_code(build: Callable[..., CodeType], arguments: Any, name: str) -> CodeType:
-    return build(*arguments).replace(co_filename=name)
+    return named_code, (build, arguments, code.co_filename)
 
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from asynctune.resources import ResourcePool, Resources, Share
+from asynctune.executors.pool import ResourcePool, Share
+from asynctune.resources import Resources
 
 
 class Lease:

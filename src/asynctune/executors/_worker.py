@@ -25,7 +25,6 @@ import traceback
 from typing import Any
 from weakref import WeakSet
 
-from asynctune import track
 from asynctune.executors._frames import HEAD, frame
 from asynctune.executors._hosted import (
     HOST_GRACE_S,
@@ -40,6 +39,7 @@ from asynctune.executors._hosted import (
 from asynctune.files import storage_error
 from asynctune.hosting import Host, SyncCalls, step
 from asynctune.secret import Redactor, redactor
+from asynctune.session import ProcessSession
 from asynctune.trainable import Trainable
 
 _END_S = 5.0
@@ -172,13 +172,13 @@ class Worker:
             remote=remote,
         )
         self._built_at = time.monotonic()
-        track.ProcessSession.current = class_session(place)
+        ProcessSession.current = class_session(place)
         self._trainable = build(self._entered, values, place)
 
     def _release(self) -> bool:
         """Forget the trainable; tell whether this process is as good as new."""
         self._trainable = None
-        track.ProcessSession.current = None
+        ProcessSession.current = None
         if self._calls is not None:
             self._calls.close()
             self._calls = None

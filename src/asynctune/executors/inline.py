@@ -11,12 +11,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from asynctune import track
 from asynctune.errors import ConfigError
 from asynctune.executors._hosted import (
     HOST_GRACE_S,
@@ -28,13 +27,14 @@ from asynctune.executors._hosted import (
     perform,
 )
 from asynctune.executors._shipping import Shipment, ship
-from asynctune.executors.base import Actor, ActorSpec, Executor
+from asynctune.executors.actor import Actor, ActorSpec
+from asynctune.executors.base import Executor
+from asynctune.executors.pool import ResourcePool
 from asynctune.files import storage_error
-from asynctune.function_runner import AsyncFunctionTrainable
+from asynctune.function import AsyncFunctionTrainable
 from asynctune.hosting import Host, SyncCalls, step
-from asynctune.notices import warn
-from asynctune.resources import ResourcePool
-from asynctune.threads import limiter
+from asynctune.session import session
+from asynctune.threads import limiter, warn
 from asynctune.trainable import Trainable
 
 _T = TypeVar("_T")
@@ -57,10 +57,6 @@ class InlineExecutor(Executor):
     Raises:
         ConfigError: ``max_concurrency`` is no positive int.
     """
-
-    can_kill: ClassVar[bool] = False
-    owns_cwd: ClassVar[bool] = False
-    captures_output: ClassVar[bool] = False
 
     def __init__(self, max_concurrency: int | None = None) -> None:
         if max_concurrency is not None and (
@@ -183,7 +179,7 @@ class _LoopActor(Actor):
 
     async def _serve(self) -> None:
         place = _host(self.spec, self._calls, setup_later=True)
-        track.session.set(class_session(place))
+        session.set(class_session(place))
         while True:
             method, args, future = await self._requests.get()
             try:
@@ -252,7 +248,7 @@ class _ThreadActor(Actor):
     def _serve(self) -> None:
         """Serve requests; runs in the thread."""
         place = _host(self.spec, SyncCalls(), setup_later=False)
-        track.session.set(class_session(place))
+        session.set(class_session(place))
         trainable: Trainable | None = None
         while (request := self._requests.get()) is not None:
             method, args, future = request

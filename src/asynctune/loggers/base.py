@@ -1,15 +1,13 @@
-"""The interface of a logger, and the logger that hands everything to several others."""
+"""The interface of a logger, and what becomes of one that raises."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _log = logging.getLogger("asynctune.loggers")
-
-_Method: TypeAlias = Literal["on_result", "update_config", "restart", "flush", "close"]
 
 
 class Logger:
@@ -67,76 +65,6 @@ class NoopLogger(Logger):
 
     def on_result(self, result: Mapping[str, Any]) -> None:
         """Do nothing."""
-
-
-class UnifiedLogger(Logger):
-    """Hands every call to several loggers, none of which can harm another.
-
-    A logger that raises is dropped with one message to the ``asynctune.loggers`` logger; the others
-    go on.
-
-    Args:
-        config: The trial's configuration.
-        logdir: The trial's directory.
-        trial: The trial, or None outside a run.
-        loggers: The classes to build; None means the default ones.
-    """
-
-    def __init__(
-        self,
-        config: dict[str, Any],
-        logdir: str | os.PathLike[str],
-        trial: Any = None,
-        loggers: Iterable[type[Logger]] | None = None,
-    ) -> None:
-        if loggers is None:
-            from asynctune.loggers import DEFAULT_LOGGERS  # its members import this module
-
-            loggers = DEFAULT_LOGGERS
-        self._classes = tuple(loggers)
-        super().__init__(config, logdir, trial)
-
-    def _init(self) -> None:
-        self._loggers: list[Logger] = []
-        for cls in self._classes:
-            try:
-                self._loggers.append(cls(self.config, self.logdir, self.trial))
-            except Exception as exc:
-                log_dropped(cls, self.logdir, "its constructor", exc)
-
-    def on_result(self, result: Mapping[str, Any]) -> None:
-        """Hand a result row to every logger."""
-        self._each("on_result", result)
-
-    def update_config(self, config: dict[str, Any]) -> None:
-        """Hand a new configuration to every logger."""
-        self.config = config
-        self._each("update_config", config)
-
-    def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Let every logger go on behind the last of these rows."""
-        self._each("restart", rows)
-
-    def flush(self) -> None:
-        """Flush every logger."""
-        self._each("flush")
-
-    def close(self) -> None:
-        """Close every logger."""
-        self._each("close")
-
-    def _each(self, method: _Method, *args: Any) -> None:
-        sound = []
-        for logger in self._loggers:
-            try:
-                getattr(logger, method)(*args)
-            except Exception as exc:
-                log_dropped(type(logger), self.logdir, method, exc)
-                if method != "close":
-                    close_dropped(logger)
-            else:
-                sound.append(logger)
-        self._loggers = sound
 
 
 def log_dropped(

@@ -15,7 +15,8 @@ from asynctune import events as ev
 from asynctune.callback import Callback
 from asynctune.result import flatten, metrics
 from asynctune.state import ExperimentState
-from asynctune.trial import Status, Trial
+from asynctune.status import Status
+from asynctune.trial import Trial
 
 _SHOWN = 6
 

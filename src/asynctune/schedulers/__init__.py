@@ -9,8 +9,7 @@ from asynctune.schedulers.base import (
     TrialScheduler,
     Verdict,
 )
-from asynctune.schedulers.hb_bohb import HyperBandForBOHB
-from asynctune.schedulers.hyperband import HyperBandScheduler
+from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler
 from asynctune.schedulers.median import MedianStoppingRule
 from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
 from asynctune.schedulers.pb2 import PB2

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
+from asynctune.blame import flag, key, whole
 from asynctune.errors import MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.schedulers.arguments import flag, key, whole
 from asynctune.schedulers.base import Decision, Free, TrialScheduler, Verdict, score_of, time_of
 from asynctune.schedulers.rungs import Entry, Ladder, Rung, counted, rung_at
 from asynctune.trial import Trial

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from asynctune.blame import key, number
 from asynctune.errors import ConfigError
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.schedulers.arguments import key, number
 from asynctune.schedulers.base import Decision, Free, TrialScheduler, Verdict, score_of, time_of
 from asynctune.schedulers.rungs import counted
 from asynctune.trial import Trial
@@ -355,6 +355,22 @@ class HyperBandScheduler(TrialScheduler):
         for member in bracket.halve(self.reduction_factor, keep):
             if member.waits:
                 self._dismissed[member.trial_id] = None
+
+
+class HyperBandForBOHB(HyperBandScheduler):
+    """HyperBand as BOHB needs it (Falkner, Klein, Hutter 2018).
+
+    It is for use with :class:`~asynctune.suggest.BOHBSearch`, which suggests what it tries.
+
+    It decides as :class:`HyperBandScheduler` does, which does what BOHB asks for: the largest bracket comes
+    first, a trial pauses at its milestone although its bracket is not full, and who survived comes before
+    new trials. The name tells that both belong together; the arguments are the same. The searcher
+    takes the ``time_attr`` of each result for the budget, so nothing has to be handed over between the two:
+    give both the same ``time_attr``.
+
+    A limit to how many trials a searcher has at once counts those that are paused, too. It should let a
+    whole bracket in, else brackets are halved with the few that they have.
+    """
 
 
 def _first(waiting: Iterable[_Member]) -> str:

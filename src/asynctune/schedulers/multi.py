@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from asynctune.blame import shown
+from asynctune.blame import direction, key, shown
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.schedulers.arguments import direction, key
 from asynctune.schedulers.base import Decision, TrialScheduler, Verdict, score_of, time_of
 from asynctune.schedulers.fronts import Fronts, Point
 from asynctune.schedulers.rungs import Ladder, counted, rung_at

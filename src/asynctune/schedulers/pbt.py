@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from asynctune.blame import described, shown
+from asynctune.blame import described, flag, key, number, shown
 from asynctune.errors import ConfigError, TuneError
 from asynctune.result import Row
-from asynctune.schedulers.arguments import flag, key, number
 from asynctune.schedulers.base import (
     Decision,
     Exploit,

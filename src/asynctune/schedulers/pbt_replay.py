@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune.blame import shown
+from asynctune.blame import key, shown
 from asynctune.errors import ConfigError
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.schedulers.arguments import key
 from asynctune.schedulers.base import Decision, Exploit, TrialScheduler, Verdict, time_of
 from asynctune.schedulers.explore import copied
 from asynctune.schedulers.policies import PolicyLine, read_policy

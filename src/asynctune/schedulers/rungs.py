@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from asynctune.blame import shown
+from asynctune.blame import number, shown
 from asynctune.errors import ConfigError
-from asynctune.schedulers.arguments import number
 
 _MOST_RUNGS = 1_000
 _HUGE = sys.float_info.max

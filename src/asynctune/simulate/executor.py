@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 
@@ -20,8 +20,9 @@ from asynctune.counters import Counters
 from asynctune.errors import CheckpointCorrupt, ConfigError
 from asynctune.executors._hosted import Answer, AnswerKind, describe
 from asynctune.executors._shipping import Shipment, ship
-from asynctune.executors.base import Actor, ActorSpec, Executor, Step
-from asynctune.resources import ResourcePool
+from asynctune.executors.actor import Actor, ActorSpec, Step
+from asynctune.executors.base import Executor
+from asynctune.executors.pool import ResourcePool
 from asynctune.result import Row
 from asynctune.simulate.curves import Curves, TabulatedTrainable
 
@@ -48,8 +49,6 @@ class SimulatedExecutor(Executor):
     Raises:
         ConfigError: An argument is wrong; the message names it.
     """
-
-    captures_output: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,12 +1,29 @@
-"""Places for objects: a bucket of an object store, a directory, or any file system of fsspec."""
+"""Storages: a bucket of an object store, a directory, or any file system of fsspec.
+
+The names are loaded when they are first used: a worker loads them only for a durable trainable.
+"""
 
 from __future__ import annotations
 
-from asynctune.storage.base import Entry, Storage, Timeouts
-from asynctune.storage.fsspec import FsspecStorage
-from asynctune.storage.local import LocalStorage
-from asynctune.storage.obstore import ObjectStorage
-from asynctune.storage.urls import open_storage
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asynctune.storage.base import Entry, Storage, Timeouts
+    from asynctune.storage.fsspec import FsspecStorage
+    from asynctune.storage.local import LocalStorage
+    from asynctune.storage.obstore import ObjectStorage
+    from asynctune.storage.urls import open_storage
+
+_MODULE_OF = {
+    "Entry": "base",
+    "FsspecStorage": "fsspec",
+    "LocalStorage": "local",
+    "ObjectStorage": "obstore",
+    "Storage": "base",
+    "Timeouts": "base",
+    "open_storage": "urls",
+}
 
 __all__ = [
     "Entry",
@@ -17,3 +34,13 @@ __all__ = [
     "Timeouts",
     "open_storage",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

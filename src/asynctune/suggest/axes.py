@@ -18,7 +18,7 @@ from fractions import Fraction
 from statistics import NormalDist
 from typing import Any
 
-from asynctune.blame import shown
+from asynctune.blame import number_in, shown
 from asynctune.domains import (
     Choice,
     Domain,
@@ -33,7 +33,6 @@ from asynctune.domains import (
     _steps,
 )
 from asynctune.errors import ConfigError
-from asynctune.suggest.arguments import number_in
 
 _MANY = 50
 _BITS = 53  # of a float

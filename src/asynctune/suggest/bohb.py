@@ -8,18 +8,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from asynctune.blame import fraction, key, number_in, seed_or_none, whole
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row
 from asynctune.space import Space
-from asynctune.suggest.arguments import (
-    by_path,
-    fraction,
-    generator,
-    number_in,
-    seed_or_none,
-    text,
-    whole,
-)
+from asynctune.suggest.arguments import by_path, generator
 from asynctune.suggest.base import Duplicates, Searcher, Suggestion
 from asynctune.suggest.optuna_study import (
     load_optuna,
@@ -76,7 +69,7 @@ class BOHBSearch(Searcher):
         name = type(self).__name__
         load_optuna(name)
         self._parameters = {} if space is None else parameters_of(name, space)
-        self._time_attr = text(name, "time_attr", time_attr)
+        self._time_attr = key(name, "time_attr", time_attr)
         self._min_points = None if min_points is None else whole(name, "min_points", min_points, 1)
         self._random_fraction = fraction(name, "random_fraction", random_fraction)
         self._seed = seed_or_none(name, seed)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asynctune.blame import whole
 from asynctune.result import Row
-from asynctune.suggest.arguments import whole
 from asynctune.suggest.base import FINISHED, Searcher, Suggestion
 from asynctune.suggest.wrapping import WrappingSearcher
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asynctune.blame import described, shown
+from asynctune.blame import described, function_name, key, number_in, seed_or_none, shown
 from asynctune.errors import ConfigError, MetricMissing, TuneError
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.signature import function_name
 from asynctune.space import Space
-from asynctune.suggest.arguments import by_path, number_in, seed_or_none, text
+from asynctune.suggest.arguments import by_path
 from asynctune.suggest.base import FINISHED, Duplicates, Searcher, Suggestion
 from asynctune.suggest.optuna_study import (
     Parameter,
@@ -292,7 +291,7 @@ def _is_seeded(sampler: BaseSampler) -> bool:
 def _several(owner: str, metrics: Sequence[Any], modes: Any) -> tuple[str, ...]:
     """Return the modes of several objectives."""
     for metric in metrics:
-        text(owner, "metric", metric)
+        key(owner, "metric", metric)
     if not metrics or len(set(metrics)) < len(metrics):
         raise ConfigError(
             f"metric of {owner} is {shown(metrics)}; a list of different names is wanted"

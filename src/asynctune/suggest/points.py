@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune.blame import shown
+from asynctune.blame import listed, shown
 from asynctune.errors import ConfigError
-from asynctune.suggest.arguments import by_path, listed
+from asynctune.suggest.arguments import by_path
 from asynctune.suggest.axes import Axis, is_equal
 
 

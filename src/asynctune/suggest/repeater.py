@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from asynctune.blame import flag, number_in, whole
 from asynctune.errors import ConfigError
 from asynctune.result import Row
-from asynctune.suggest.arguments import flag, number_in, whole
 from asynctune.suggest.base import Finished, Searcher, Suggestion
 from asynctune.suggest.wrapping import WrappingSearcher
 

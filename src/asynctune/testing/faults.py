@@ -5,8 +5,8 @@ Hand it to a run with :func:`using`::
     with using(FaultyFiles(crash_at=17)) as files, pytest.raises(Crash):
         await tune.run(train, executor=executor, name="x")
 
-It counts every call of :class:`asynctune.files.Files`. Only code of this process goes through it, so use
-an ``InlineExecutor``: then the commits of checkpoints do, too.
+It counts every call of :class:`asynctune.files.Files`. Only code of this process
+goes through it, so use an ``InlineExecutor``: then the commits of checkpoints do, too.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from asynctune.analysis import ExperimentAnalysis
+from asynctune.status import Status
 from asynctune.stored import FILE_NAME, StoredJournal
 from asynctune.testing.kills import Drivers
 from asynctune.testing.ledger import Ledger
-from asynctune.trial import Status
 
 _SPREAD = 7919  # a prime: the points of one experiment lie between those of another
 

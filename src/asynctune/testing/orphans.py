@@ -24,8 +24,8 @@ from asynctune import events as ev
 from asynctune.callback import Callback
 from asynctune.errors import WorkerDied
 from asynctune.executors.process import ProcessExecutor
+from asynctune.status import Status
 from asynctune.testing.crashes import STATES, Hangs, fork_sleeper
-from asynctune.trial import Status
 from asynctune.tuning import run
 
 LIMIT_S = 2.0

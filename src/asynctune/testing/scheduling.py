@@ -18,8 +18,9 @@ from asynctune import events as ev
 from asynctune.errors import ConfigError
 from asynctune.result import TIME_TOTAL_S, TRAINING_ITERATION, Row, flatten
 from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdict
+from asynctune.status import Status, StopReason
 from asynctune.testing.contract import Call, ContractBroken, Happened, Played, Told
-from asynctune.trial import Status, StopReason, Trial
+from asynctune.trial import Trial
 
 __all__ = ["Call", "ContractBroken", "Happened", "Played", "Script", "curve", "play", "replay"]
 
