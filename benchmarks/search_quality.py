@@ -27,8 +27,8 @@ import ours  # noqa: E402
 import tables  # noqa: E402
 from report import Case, Traces, markdown  # noqa: E402
 
-from asynctune.domains import Choice, LogRandInt, LogUniform, RandInt  # noqa: E402
 from asynctune.simulate import Curves  # noqa: E402
+from asynctune.space.domains import Choice, LogRandInt, LogUniform, RandInt  # noqa: E402
 
 TABLE = HERE / "data" / "digits_curves.jsonl.gz"
 LIMITS = {4: 25.0, 64: 1.5}

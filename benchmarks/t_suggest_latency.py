@@ -21,7 +21,7 @@ import anyio.to_thread
 from ticker import Ticker, ticking
 
 import asynctune as tune
-from asynctune.space import Space
+from asynctune.space.space import Space
 from asynctune.suggest.base import Searcher
 from asynctune.suggest.bohb import BOHBSearch
 from asynctune.suggest.optuna import OptunaSearch

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from asynctune.executors import ProcessExecutor
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 WORKERS = 2
 SIZE = 500

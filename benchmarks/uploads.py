@@ -27,7 +27,7 @@ import asynctune as tune
 from asynctune.errors import StorageTimeout
 from asynctune.executors import ProcessExecutor
 from asynctune.storage import open_storage
-from asynctune.storage.commits import Commits
+from asynctune.storage.checkpoints.commits import Commits
 from object_server import ObjectServer, object_server
 from tcp_proxy import Faults, TcpProxy
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from asynctune import simulate
-from asynctune.domains import Choice
 from asynctune.schedulers import (
     ASHAScheduler,
     HyperBandForBOHB,
@@ -17,7 +16,8 @@ from asynctune.schedulers import (
     TrialScheduler,
 )
 from asynctune.simulate import Curves
-from asynctune.space import Space
+from asynctune.space.domains import Choice
+from asynctune.space.space import Space
 from asynctune.suggest import BOHBSearch, OptunaSearch, Searcher
 
 METRIC = "accuracy"

@@ -20,9 +20,9 @@ from typing import Any
 
 from report import markdown
 
-from asynctune.domains import choice, randint
 from asynctune.simulate import Curves
-from asynctune.space import Space
+from asynctune.space.domains import choice, randint
+from asynctune.space.space import Space
 from asynctune.suggest import OptunaSearch
 
 TRIALS = 100

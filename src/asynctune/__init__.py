@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asynctune import executors, loggers, schedulers, simulate, storage, suggest, track, utils
     from asynctune._version import __version__ as __version__
-    from asynctune.analysis import Analysis, ExperimentAnalysis
-    from asynctune.callback import Callback
-    from asynctune.durable import DurableTrainable
+    from asynctune.callbacks.base import Callback
     from asynctune.errors import (
         CheckpointCorrupt,
         ConfigError,
@@ -36,16 +34,22 @@ if TYPE_CHECKING:
         UnsafePath,
         WorkerDied,
     )
-    from asynctune.experiment import Experiment
-    from asynctune.export import ExportFormat
-    from asynctune.function import wrap_function
-    from asynctune.plateau import EarlyStopping, TrialPlateauStopper
-    from asynctune.reporter import StatusReporter
+    from asynctune.experiment.analysis import Analysis, ExperimentAnalysis
+    from asynctune.experiment.status import Status
+    from asynctune.experiment.trial import Trial
     from asynctune.resources import Resources
-    from asynctune.retry import Retry
+    from asynctune.runner.api import run, start
+    from asynctune.runner.handle import Experiment
+    from asynctune.runner.plan.retry import Retry
+    from asynctune.schedulers.stoppers.base import Stopper
+    from asynctune.schedulers.stoppers.limits import (
+        CombinedStopper,
+        MaximumIterationStopper,
+        TimeoutStopper,
+    )
+    from asynctune.schedulers.stoppers.plateau import EarlyStopping, TrialPlateauStopper
     from asynctune.secret import Secret
-    from asynctune.session import get_checkpoint, report
-    from asynctune.space import (
+    from asynctune.space.domains import (
         choice,
         grid_search,
         lograndint,
@@ -60,71 +64,71 @@ if TYPE_CHECKING:
         sample_from,
         uniform,
     )
-    from asynctune.status import Status
-    from asynctune.stopper import Stopper
-    from asynctune.stoppers import CombinedStopper, MaximumIterationStopper, TimeoutStopper
-    from asynctune.trainable import Trainable
-    from asynctune.trial import Trial
-    from asynctune.tuning import run, start
+    from asynctune.trainable.base import Trainable
+    from asynctune.trainable.durable import DurableTrainable
+    from asynctune.trainable.export import ExportFormat
+    from asynctune.trainable.function import wrap_function
+    from asynctune.trainable.reporter import StatusReporter
+    from asynctune.trainable.session import get_checkpoint, report
 
 _MODULE_OF = {
-    "Analysis": "analysis",
-    "Callback": "callback",
+    "Analysis": "experiment.analysis",
+    "Callback": "callbacks.base",
     "CheckpointCorrupt": "errors",
-    "CombinedStopper": "stoppers",
+    "CombinedStopper": "schedulers.stoppers.limits",
     "ConfigError": "errors",
-    "DurableTrainable": "durable",
-    "EarlyStopping": "plateau",
+    "DurableTrainable": "trainable.durable",
+    "EarlyStopping": "schedulers.stoppers.plateau",
     "ExecutorError": "errors",
-    "Experiment": "experiment",
-    "ExperimentAnalysis": "analysis",
+    "Experiment": "runner.handle",
+    "ExperimentAnalysis": "experiment.analysis",
     "ExperimentCorrupt": "errors",
     "ExperimentLocked": "errors",
-    "ExportFormat": "export",
+    "ExportFormat": "trainable.export",
     "Fenced": "errors",
-    "MaximumIterationStopper": "stoppers",
+    "MaximumIterationStopper": "schedulers.stoppers.limits",
     "MetricMissing": "errors",
     "NotSerializable": "errors",
     "Resources": "resources",
-    "Retry": "retry",
+    "Retry": "runner.plan.retry",
     "Secret": "secret",
     "SpecMismatch": "errors",
-    "Status": "status",
-    "StatusReporter": "reporter",
-    "Stopper": "stopper",
+    "Status": "experiment.status",
+    "StatusReporter": "trainable.reporter",
+    "Stopper": "schedulers.stoppers.base",
     "StorageDenied": "errors",
     "StorageError": "errors",
     "StorageFull": "errors",
     "StorageTimeout": "errors",
-    "TimeoutStopper": "stoppers",
-    "Trainable": "trainable",
-    "Trial": "trial",
+    "TimeoutStopper": "schedulers.stoppers.limits",
+    "Trainable": "trainable.base",
+    "Trial": "experiment.trial",
     "TrialError": "errors",
-    "TrialPlateauStopper": "plateau",
+    "TrialPlateauStopper": "schedulers.stoppers.plateau",
     "TrialStopped": "errors",
     "TrialTimeout": "errors",
     "TuneError": "errors",
     "UnsafePath": "errors",
     "WorkerDied": "errors",
     "__version__": "_version",
-    "choice": "space",
-    "get_checkpoint": "session",
-    "grid_search": "space",
-    "lograndint": "space",
-    "loguniform": "space",
-    "qlograndint": "space",
-    "qloguniform": "space",
-    "qrandint": "space",
-    "qrandn": "space",
-    "quniform": "space",
-    "randint": "space",
-    "randn": "space",
-    "report": "session",
-    "run": "tuning",
-    "sample_from": "space",
-    "start": "tuning",
-    "uniform": "space",
-    "wrap_function": "function",
+    "choice": "space.space",
+    "get_checkpoint": "trainable.session",
+    "grid_search": "space.space",
+    "lograndint": "space.space",
+    "loguniform": "space.space",
+    "qlograndint": "space.space",
+    "qloguniform": "space.space",
+    "qrandint": "space.space",
+    "qrandn": "space.space",
+    "quniform": "space.space",
+    "randint": "space.space",
+    "randn": "space.space",
+    "report": "trainable.session",
+    "run": "runner.api",
+    "sample_from": "space.space",
+    "start": "runner.api",
+    "uniform": "space.space",
+    "wrap_function": "trainable.function",
 }
 _SUBPACKAGES = (
     "executors", "loggers", "schedulers", "simulate", "storage", "suggest", "track", "utils",

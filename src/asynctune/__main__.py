@@ -2,7 +2,7 @@
 
 import sys
 
-from asynctune.cli import main
+from asynctune.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

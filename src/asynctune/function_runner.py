@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asynctune.function import AsyncFunctionTrainable, FunctionTrainable, wrap_function
-from asynctune.reporter import StatusReporter
+from asynctune.trainable.function import AsyncFunctionTrainable, FunctionTrainable, wrap_function
+from asynctune.trainable.reporter import StatusReporter
 
 __all__ = ["AsyncFunctionTrainable", "FunctionTrainable", "StatusReporter", "wrap_function"]

@@ -6,6 +6,6 @@ Outside a run the same calls write to a stand-alone trial directory.
 
 from __future__ import annotations
 
-from asynctune.session import get_checkpoint, log, report, trial_dir, trial_id, trial_name
+from asynctune.trainable.session import get_checkpoint, log, report, trial_dir, trial_id, trial_name
 
 __all__ = ["get_checkpoint", "log", "report", "trial_dir", "trial_id", "trial_name"]

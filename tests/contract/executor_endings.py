@@ -22,7 +22,7 @@ from executor_harness import (
 from asynctune import track
 from asynctune.errors import ExecutorError, NotSerializable, TrialError, TrialTimeout
 from asynctune.executors.actor import Farewell
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 
 class EndingContract(ExecutorHarness):

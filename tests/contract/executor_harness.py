@@ -18,7 +18,7 @@ from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.base import Executor
 from asynctune.resources import Resources
 from asynctune.result import AUTO_FILLED, TIMESTEPS_TOTAL, TRAINING_ITERATION, normalise
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 COUNTERS = [given.Counter, given.AsyncCounter]
 LOSSES = {"losses": [3.0, 2.0, 0.5]}

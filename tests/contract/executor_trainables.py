@@ -12,7 +12,7 @@ from pathlib import Path
 import asynctune as tune
 from asynctune import track
 from asynctune.resources import Resources
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 
 def announce(path):

@@ -11,7 +11,7 @@ from asynctune.schedulers import FIFOScheduler, TrialScheduler
 from asynctune.schedulers.asha import AsyncHyperBandScheduler
 from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler
 from asynctune.schedulers.median import MedianStoppingRule
-from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
+from asynctune.schedulers.multi_objective import MultiObjectiveASHAScheduler
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.testing.scheduling import Script, curve

@@ -11,12 +11,12 @@ from typing import Any
 import optuna
 
 import asynctune as tune
-from asynctune.space import Space
+from asynctune.space.space import Space
+from asynctune.suggest._optuna_study import quiet_sampler
 from asynctune.suggest.base import Searcher
 from asynctune.suggest.bohb import BOHBSearch
 from asynctune.suggest.limiter import ConcurrencyLimiter
 from asynctune.suggest.optuna import OptunaSearch
-from asynctune.suggest.optuna_study import quiet_sampler
 from asynctune.suggest.quasi_random import QuasiRandomSearch
 from asynctune.suggest.random_search import RandomSearch
 from asynctune.suggest.repeater import Repeater

@@ -17,7 +17,7 @@ from executor_harness import cancel_everywhere, children, is_readable, watched  
 from executor_suite import ExecutorContract  # noqa: E402
 
 from asynctune.executors import InlineExecutor, ProcessExecutor  # noqa: E402
-from asynctune.trainable import Trainable  # noqa: E402
+from asynctune.trainable.base import Trainable  # noqa: E402
 
 
 class TestProcessExecutor(ExecutorContract):

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asynctune.callbacks.logger_writer import LogWriter
 from asynctune.loggers import CSVLogger, FileLogger, JsonLogger, Logger, NoopLogger, UnifiedLogger
 from asynctune.loggers.files import Append, Replace, Rewrite, carry_out
-from asynctune.logwriter import LogWriter
 
 
 @dataclass(frozen=True)

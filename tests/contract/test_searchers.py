@@ -22,8 +22,8 @@ from searcher_harness import (
 
 import asynctune as tune
 from asynctune.errors import ConfigError, MetricMissing
-from asynctune.space import Space
-from asynctune.suggest.suggestions import Suggestions
+from asynctune.space.space import Space
+from asynctune.suggest.ask_tell import Suggestions
 
 every = pytest.mark.parametrize("name", MAKERS)
 learning = pytest.mark.parametrize("name", LEARNING)

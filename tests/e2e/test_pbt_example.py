@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import events as ev
-from asynctune.stored import StoredJournal
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import StoredJournal
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pbt.py"
 

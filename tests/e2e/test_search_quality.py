@@ -14,7 +14,7 @@ import pytest
 import asynctune as tune
 from asynctune import simulate
 from asynctune.schedulers import ASHAScheduler
-from asynctune.space import Space
+from asynctune.space.space import Space
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CURVES = BENCHMARKS / "data" / "digits_curves.jsonl.gz"

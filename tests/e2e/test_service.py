@@ -19,7 +19,7 @@ import httpx
 import pytest
 import uvicorn
 
-import asynctune.tuning  # noqa: F401  # what is loaded on the loop blocks it, which is not the subject here
+import asynctune.runner.api  # noqa: F401  # what is loaded on the loop blocks it, which is not the subject here
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONG = {"samples": 100, "epochs": 1000}  # minutes

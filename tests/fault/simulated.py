@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 
 import asynctune as tune
-from asynctune import events as ev
 from asynctune.executors import InlineExecutor
+from asynctune.experiment import events as ev
 from asynctune.testing.faults import FaultyFiles, using
 from asynctune.testing.ledger import Ledger
 
@@ -90,6 +90,6 @@ async def _await_end(running, trial_id, ended):
 
 def exists(parent):
     """Whether there is an experiment that could be read."""
-    from asynctune.stored import StoredJournal
+    from asynctune.experiment.reader import StoredJournal
 
     return StoredJournal(Path(parent, "simulated", "journal")).exists()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import checkpoint as ckpt
 from asynctune.errors import StorageError, StorageFull, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.files import Files
+from asynctune.storage.checkpoints import directory as ckpt
+from asynctune.storage.filesystem import Files
 from asynctune.testing.faults import using
 
 EXECUTORS = pytest.mark.parametrize("executor", [InlineExecutor, ProcessExecutor])

@@ -14,7 +14,7 @@ import pytest
 import asynctune as tune
 from asynctune.errors import TrialTimeout
 from asynctune.executors import ProcessExecutor
-from asynctune.status import Status
+from asynctune.experiment.status import Status
 from asynctune.testing.crashes import Hangs
 from asynctune.testing.orphans import Census, Told
 

@@ -17,7 +17,7 @@ import pytest
 
 import asynctune as tune
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.status import StopReason
+from asynctune.experiment.status import StopReason
 
 SCRIPT = """
 import asyncio, os, sys, time

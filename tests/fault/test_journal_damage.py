@@ -9,10 +9,10 @@ import pytest
 from simulated import CONTROL, rows_of, undisturbed
 
 import asynctune as tune
-from asynctune import cli
+from asynctune.cli import main as cli
 from asynctune.errors import ExperimentCorrupt, StorageError
 from asynctune.executors import InlineExecutor
-from asynctune.stored import StoredJournal, record
+from asynctune.experiment.reader import StoredJournal, record
 
 
 @pytest.fixture
@@ -128,8 +128,8 @@ async def test_a_run_whose_journal_is_removed_ends_with_a_storage_error(tmp_path
 
 
 def test_repair_refuses_what_has_nothing_good_and_what_somebody_runs(whole, capsys):
-    from asynctune.files import Files
-    from asynctune.lock import ExperimentLock
+    from asynctune.experiment.lock import ExperimentLock
+    from asynctune.storage.filesystem import Files
 
     lock = ExperimentLock(str(whole.parent), Files(), "journal")
     lock.acquire()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import events
 from asynctune.executors import ProcessExecutor
+from asynctune.experiment import events
 
 pytestmark = [
     pytest.mark.slow,

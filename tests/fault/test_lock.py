@@ -14,13 +14,13 @@ import pytest
 import asynctune as tune
 from asynctune.errors import ExperimentLocked
 from asynctune.executors import InlineExecutor
-from asynctune.files import Files
-from asynctune.lock import ExperimentLock
+from asynctune.experiment.lock import ExperimentLock
+from asynctune.storage.filesystem import Files
 
 HOLDER = """
 import os, sys
-from asynctune.files import Files
-from asynctune.lock import ExperimentLock
+from asynctune.storage.filesystem import Files
+from asynctune.experiment.lock import ExperimentLock
 lock = ExperimentLock(sys.argv[1], Files(), "journal")
 lock.acquire()
 if sys.argv[2] == "forks" and os.fork() == 0:

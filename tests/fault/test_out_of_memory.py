@@ -14,11 +14,11 @@ import asynctune as tune
 from asynctune import Trainable
 from asynctune.errors import TrialError, WorkerDied
 from asynctune.executors import ProcessExecutor
-from asynctune.executors._guardian import Death
-from asynctune.executors._server import oom_kills
-from asynctune.status import Status
+from asynctune.executors.worker_server import Death
+from asynctune.experiment.status import Status
 from asynctune.testing.crashes import FAULTS, Hangs
 from asynctune.testing.orphans import Told
+from asynctune.trainable.worker.server import oom_kills
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the counters are those of Linux")
 MIB = 1 << 20

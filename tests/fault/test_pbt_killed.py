@@ -8,9 +8,9 @@ import pytest
 from pbt_experiment import ITERATIONS, NAME
 
 import asynctune as tune
-from asynctune import events as ev
-from asynctune.schedulers.policies import GLOBAL_FILE, read_policy
-from asynctune.stored import FILE_NAME, StoredJournal
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.schedulers._policies import GLOBAL_FILE, read_policy
 from asynctune.testing.kills import Drivers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

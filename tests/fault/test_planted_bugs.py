@@ -35,35 +35,35 @@ class Bug:
 BUGS = [
     Bug(
         "the names in a trial's directory are not synced",
-        "checkpoint.py",
+        "storage/checkpoints/directory.py",
         "    files.sync_directory(parent)\n",
         "",
         "fault/test_power_loss.py",
     ),
     Bug(
         "the name of the trial's directory itself is not synced",
-        "checkpoint.py",
+        "storage/checkpoints/directory.py",
         "        files.sync_directory(Path(parent).parent)\n",
         "        pass\n",
         "fault/test_power_loss.py",
     ),
     Bug(
         "the files of a checkpoint are not synced",
-        "checkpoint.py",
+        "storage/checkpoints/directory.py",
         "                files.sync_file(path)\n",
         "",
         "fault/test_power_loss.py",
     ),
     Bug(
         "the manifest is not synced before the rename",
-        "checkpoint.py",
+        "storage/checkpoints/directory.py",
         "            files.datasync(descriptor)\n",
         "            pass\n",
         "fault/test_power_loss.py",
     ),
     Bug(
         "a result is shown before it is written",
-        "journal.py",
+        "experiment/journal.py",
         "        place = self._size\n",
         "        place = self._size\n"
         "        self._recent.append(event)\n"
@@ -74,14 +74,14 @@ BUGS = [
     ),
     Bug(
         "with durability='power' a result is shown before it is durable",
-        "journal.py",
+        "experiment/journal.py",
         "        return self._synced if self._durable else self._count\n",
         "        return self._count\n",
         "fault/test_power_loss.py",
     ),
     Bug(
         "an old checkpoint is deleted before its replacement is durable",
-        "checkpointing.py",
+        "runner/trial_task/checkpoints.py",
         "        await run.journal.synced()\n        surplus = trial.kept.surplus()\n",
         "        surplus = trial.kept.surplus()\n"
         "        for old in surplus:\n"
@@ -92,7 +92,7 @@ BUGS = [
     ),
     Bug(
         "a trial has ended before that is durable",
-        "trialtask.py",
+        "runner/trial_task/task.py",
         "  # at once: a replay tells of it in the order of the journal\n"
         "            await run.journal.synced()\n",
         "\n",
@@ -101,7 +101,7 @@ BUGS = [
     ),
     Bug(
         "a torn end is not cut off before the first append",
-        "journal.py",
+        "experiment/journal.py",
         "                self._files.truncate(self._file, stored.end)\n",
         "                pass\n",
         "fault/test_journal_damage.py",
@@ -109,14 +109,14 @@ BUGS = [
     ),
     Bug(
         "what a resume repeats is not taken back",
-        "trial.py",
+        "experiment/trial.py",
         "        keep = bisect_right(self._sequences, sequence)\n        if keep < len",
         "        keep = len(self._sequences)\n        if keep < len",
         "fault/test_crash_at_every_call.py",
     ),
     Bug(
         "the last row is not judged again before a resumed trial trains",
-        "resume.py",
+        "runner/replay.py",
         "            if verdict is not None and at_once:\n",
         "            if failed:\n",
         "integration/test_resume.py",
@@ -124,28 +124,28 @@ BUGS = [
     ),
     Bug(
         "a forked child keeps the lock of its dead parent",
-        "lock.py",
+        "experiment/lock.py",
         "    os.register_at_fork(after_in_child=_close_in_child)\n",
         "    pass\n",
         "fault/test_lock.py",
     ),
     Bug(
         "an error of fdatasync is passed over",
-        "journal.py",
+        "experiment/journal.py",
         '            self._break(exc, "cannot be made durable")\n',
         "            pass\n",
         "unit/test_journal.py",
     ),
     Bug(
         "the sums of a checkpoint's files are not compared",
-        "checkpoint.py",
+        "storage/checkpoints/directory.py",
         "        if _digest(path)[1] != digest:\n",
         "        if False:\n",
         "unit/test_checkpoint.py",
     ),
     Bug(
         "only the worker is killed, and not what it has started",
-        "executors/_server.py",
+        "trainable/worker/server.py",
         "        os.killpg(pid, signal.SIGKILL)\n",
         "        pass\n",
         "fault/test_hung_workers.py",

@@ -11,9 +11,9 @@ import pytest
 from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
-from asynctune import events as ev
-from asynctune.checkpoint import find_root, verify
-from asynctune.stored import StoredJournal
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import StoredJournal
+from asynctune.storage.checkpoints.directory import find_root, verify
 from asynctune.testing.faults import Crash, ForgetfulFiles, using
 from asynctune.testing.ledger import Ledger
 

@@ -11,10 +11,10 @@ import pytest
 from remote_experiment import INTERVAL_S, ITERATIONS, NAME
 
 import asynctune as tune
-from asynctune import events as ev
-from asynctune.segments import Segments
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.experiment.remote.journal import Segments
 from asynctune.storage import open_storage
-from asynctune.stored import FILE_NAME, StoredJournal
 from asynctune.testing.kills import Drivers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(3600)]

@@ -10,9 +10,9 @@ import anyio.to_thread
 import pytest
 
 import asynctune as tune
-from asynctune.checkpoint import find_root, verify
 from asynctune.executors import ProcessExecutor
-from asynctune.files import Files, current
+from asynctune.storage.checkpoints.directory import find_root, verify
+from asynctune.storage.filesystem import Files, current
 from asynctune.testing.faults import FaultyFiles
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -19,7 +19,6 @@ import pytest
 from uploader import FILES, SIZE, Writes
 
 import asynctune as tune
-from asynctune.checkpoint import verify
 from asynctune.errors import (
     CheckpointCorrupt,
     StorageDenied,
@@ -27,7 +26,8 @@ from asynctune.errors import (
 )
 from asynctune.executors import InlineExecutor
 from asynctune.storage import open_storage
-from asynctune.storage.commits import Commits
+from asynctune.storage.checkpoints.commits import Commits
+from asynctune.storage.checkpoints.directory import verify
 from tcp_proxy import Faults, TcpProxy, tcp_proxy
 
 UPLOADER = Path(__file__).with_name("uploader.py")

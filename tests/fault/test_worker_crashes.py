@@ -17,7 +17,7 @@ import asynctune as tune
 from asynctune import Trainable, track
 from asynctune.errors import NotSerializable, TrialError, WorkerDied
 from asynctune.executors import ProcessExecutor
-from asynctune.status import Status
+from asynctune.experiment.status import Status
 from asynctune.testing.crashes import FAULTS, Crashes, fork_sleeper
 
 pytestmark = [

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from asynctune import track
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 THREAD_COUNTS = (
     "OMP_NUM_THREADS",

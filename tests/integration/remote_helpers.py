@@ -9,7 +9,7 @@ from counting import Counts
 import asynctune as tune
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.storage import LocalStorage
-from asynctune.storage.commits import Commits
+from asynctune.storage.checkpoints.commits import Commits
 
 
 class Durable(tune.DurableTrainable):

@@ -10,7 +10,7 @@ import numpy as np
 
 import asynctune as tune
 from asynctune.secret import ResolvedSecret
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 CONTROL = "control-that-is-no-secret"
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from remote_helpers import run
 
 import asynctune as tune
 from asynctune.errors import StorageDenied, StorageTimeout
-from asynctune.fetching import fetch_experiment
+from asynctune.experiment.remote.fetch import fetch_experiment
 from asynctune.storage import LocalStorage
 
 pytestmark = pytest.mark.asyncio
@@ -70,7 +70,7 @@ async def test_a_fetch_that_was_killed_in_a_log_leaves_no_part_of_it(
 ):
     with monkeypatch.context() as patch:
         # As kill -9 would have it: nothing is cleaned up.
-        patch.setattr("asynctune.checkpoint.remove_aside", lambda target: None)
+        patch.setattr("asynctune.storage.checkpoints.directory.remove_aside", lambda target: None)
         with pytest.raises(Killed):
             await fetch(Cut)
     assert not list((tmp_path / "here").rglob("result.json"))

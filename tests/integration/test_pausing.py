@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import events
 from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.experiment import events
 from asynctune.schedulers import Exploit, TrialScheduler
 
 pytestmark = pytest.mark.asyncio

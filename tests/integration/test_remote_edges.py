@@ -13,13 +13,13 @@ from counting import Counts
 from remote_helpers import Durable, commits_of, run
 
 import asynctune as tune
-from asynctune.cli import main
+from asynctune.cli.main import main
 from asynctune.errors import ConfigError, ExperimentLocked, StorageError, StorageTimeout
 from asynctune.executors import InlineExecutor
-from asynctune.segments import Segments
+from asynctune.experiment.remote.journal import Segments
 from asynctune.storage import LocalStorage, open_storage
-from asynctune.storage.commits import Commits
-from asynctune.storage.records import Writer
+from asynctune.storage.checkpoints.commits import Commits
+from asynctune.storage.checkpoints.records import Writer
 
 pytestmark = pytest.mark.asyncio
 

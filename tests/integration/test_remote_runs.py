@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import events as ev
-from asynctune.cli import main
+from asynctune.cli.main import main
 from asynctune.errors import (
     ConfigError,
     ExperimentCorrupt,
@@ -23,12 +22,13 @@ from asynctune.errors import (
     TrialError,
 )
 from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import StoredJournal, record
+from asynctune.experiment.remote.journal import Segments
 from asynctune.schedulers import PopulationBasedTraining
-from asynctune.segments import Segments
 from asynctune.storage import FsspecStorage, LocalStorage, open_storage
-from asynctune.storage.commits import Commits
-from asynctune.storage.records import Writer
-from asynctune.stored import StoredJournal, record
+from asynctune.storage.checkpoints.commits import Commits
+from asynctune.storage.checkpoints.records import Writer
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import events as ev
 from asynctune.errors import ConfigError, SpecMismatch, TrialError, UnsafePath
 from asynctune.executors import InlineExecutor
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import StoredJournal
+from asynctune.experiment.status import StopReason
 from asynctune.schedulers import Decision, TrialScheduler
-from asynctune.status import StopReason
-from asynctune.stored import StoredJournal
 
 pytestmark = pytest.mark.asyncio
 
@@ -417,7 +417,7 @@ async def test_links_and_special_files_in_a_resumed_directory_are_refused(where,
 
 
 async def test_a_journal_whose_names_lead_outside_is_refused(results_dir):
-    from asynctune.stored import record
+    from asynctune.experiment.reader import record
 
     first = await run(stop={"n": 1})
     journal = Path(first.path, "journal")

@@ -12,8 +12,8 @@ import pytest
 from counting import Counts
 
 import asynctune as tune
-from asynctune import events
 from asynctune.executors import InlineExecutor
+from asynctune.experiment import events
 from asynctune.schedulers import TrialScheduler
 from asynctune.testing.faults import Crash, FaultyFiles, using
 
@@ -138,7 +138,7 @@ async def test_a_restore_that_fails_for_an_outside_reason_costs_no_checkpoint(tm
 
 
 async def all_events(parent):
-    from asynctune.stored import StoredJournal
+    from asynctune.experiment.reader import StoredJournal
 
     return [event for _, event in StoredJournal(Path(parent, "e", "journal")).events()]
 
@@ -194,8 +194,8 @@ async def test_a_failure_that_was_for_good_is_tried_again_from_its_checkpoint_wh
 
 
 async def test_a_journal_that_names_a_path_elsewhere_is_refused(tmp_path):
-    from asynctune.journal import record
-    from asynctune.stored import StoredJournal  # noqa: F401 - the module whose format this is
+    from asynctune.experiment.journal import record
+    from asynctune.experiment.reader import StoredJournal  # noqa: F401 - the module whose format this is
 
     other = await run(Counts, tmp_path, name="other", checkpoint_freq=5)
     precious = other.trials[0].checkpoint.path
@@ -322,7 +322,7 @@ async def test_an_experiment_that_was_repaired_keeps_what_nobody_knows_any_more(
     data = bytearray(journal.read_bytes())
     data[len(data) // 2] ^= 1
     journal.write_bytes(data)
-    from asynctune.cli import main
+    from asynctune.cli.main import main
 
     assert await anyio.to_thread.run_sync(main, ["repair", str(tmp_path / "e")]) == 0
     await run(

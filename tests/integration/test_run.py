@@ -16,9 +16,9 @@ import pytest
 import asynctune as tune
 from asynctune.errors import ConfigError, MetricMissing, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.experiment.status import StopReason
 from asynctune.resources import Resources
-from asynctune.status import StopReason
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 pytestmark = pytest.mark.asyncio
 VARYING = {

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 import asynctune as tune
-from asynctune import events
 from asynctune.executors import InlineExecutor
+from asynctune.experiment import events
 from asynctune.suggest import FINISHED, Searcher
 
 pytestmark = pytest.mark.asyncio

@@ -15,8 +15,8 @@ import secret_trainables as given
 import asynctune as tune
 from asynctune.errors import ConfigError, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.manifest import DICT_FILE
 from asynctune.secret import Secret
+from asynctune.storage.checkpoints.manifest import DICT_FILE
 
 pytestmark = pytest.mark.asyncio
 CANARIES = {

@@ -17,7 +17,7 @@ from wrong_calls import A_CHECKPOINT, A_FILE, KINDS, right_calls, wrong_calls
 
 import asynctune as tune
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.executors._guardian import Guardian
+from asynctune.executors.worker_server import Guardian
 
 pytestmark = pytest.mark.slow
 

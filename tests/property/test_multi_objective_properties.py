@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trial_scripts import ANY_SCORE, SCORES, WITH_NAN, cases
 
 from asynctune.schedulers import Decision
-from asynctune.schedulers.fronts import Fronts, dominates
-from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
+from asynctune.schedulers._fronts import Fronts, dominates
+from asynctune.schedulers.multi_objective import MultiObjectiveASHAScheduler
 from asynctune.testing.scheduling import play, replay
 
 POINTS = st.integers(1, 3).flatmap(

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import asynctune as tune
-from asynctune import events as ev
-from asynctune.policylog import PolicyFiles, policy_line
+from asynctune.callbacks.pbt_policies import PolicyFiles, policy_line
+from asynctune.experiment import events as ev
 from asynctune.schedulers import Decision, Exploit
-from asynctune.schedulers.explore import checked_mutations, explore
+from asynctune.schedulers._explore import checked_mutations, explore
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay

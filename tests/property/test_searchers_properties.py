@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asynctune.errors import MetricMissing
-from asynctune.space import (
-    Space,
+from asynctune.space.domains import (
     choice,
     lograndint,
     loguniform,
@@ -25,7 +24,8 @@ from asynctune.space import (
     randn,
     uniform,
 )
-from asynctune.suggest.axes import axis_of
+from asynctune.space.space import Space
+from asynctune.suggest._axes import axis_of
 from asynctune.suggest.base import FINISHED
 from asynctune.suggest.bohb import BOHBSearch
 from asynctune.suggest.limiter import ConcurrencyLimiter

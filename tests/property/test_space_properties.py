@@ -10,8 +10,7 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asynctune.space import (
-    Space,
+from asynctune.space.domains import (
     choice,
     grid_search,
     lograndint,
@@ -26,6 +25,7 @@ from asynctune.space import (
     sample_from,
     uniform,
 )
+from asynctune.space.space import Space
 
 # Nothing here is about time, and other work may slow the machine down.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynctune.plateau import EarlyStopping, TrialPlateauStopper
-from asynctune.stoppers import CombinedStopper, MaximumIterationStopper, TimeoutStopper
+from asynctune.schedulers.stoppers.limits import (
+    CombinedStopper,
+    MaximumIterationStopper,
+    TimeoutStopper,
+)
+from asynctune.schedulers.stoppers.plateau import EarlyStopping, TrialPlateauStopper
 
 LOSSES = st.lists(st.integers(0, 2).map(float), max_size=30)
 

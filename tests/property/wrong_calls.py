@@ -58,10 +58,10 @@ import asynctune as tune
 from asynctune.errors import ExecutorError, StorageError
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.loggers import CSVLogger, JsonLogger, Logger
-from asynctune.options import Options
 from asynctune.resources import Resources
+from asynctune.runner.plan.options import Options
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
-from asynctune.space import Space
+from asynctune.space.space import Space
 from asynctune.suggest import BasicVariantGenerator, Searcher
 
 KNOWN = frozenset(option.name for option in fields(Options))

@@ -157,7 +157,7 @@ bad_nodes = st.one_of(
             Made("Uniform('a', 1)", lambda: tune.space.Uniform("a", 1)),
             Made("Uniform(None, 1)", lambda: [tune.space.LogUniform(-1, 1)]),
             Made("Choice(())", lambda: tune.space.Choice(())),
-            Made("Domain()", tune.space.Domain),
+            Made("Domain()", tune.space.domains.Domain),
             Made("SampleFrom(3)", lambda: tune.space.SampleFrom(3)),
         ]
     ),

@@ -12,8 +12,8 @@ import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.schedulers import Free
+from asynctune.schedulers._rungs import Ladder, Rung, between
 from asynctune.schedulers.asha import AsyncHyperBandScheduler
-from asynctune.schedulers.rungs import Ladder, Rung, between
 from asynctune.testing.scheduling import Script, curve, play, replay
 
 NAN, INF = math.nan, math.inf

@@ -8,7 +8,7 @@ import pytest
 
 import asynctune as tune
 from asynctune.errors import MetricMissing
-from asynctune.space import Space
+from asynctune.space.space import Space
 from asynctune.suggest.bohb import BOHBSearch
 
 CONFIG = {"x": tune.uniform(0, 1)}

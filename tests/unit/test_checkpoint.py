@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynctune import checkpoint as ckpt
-from asynctune import packing
 from asynctune.errors import CheckpointCorrupt, TuneError, UnsafePath
-from asynctune.trainable import Trainable
+from asynctune.storage.checkpoints import archive as packing
+from asynctune.storage.checkpoints import directory as ckpt
+from asynctune.trainable.base import Trainable
 
 # layout -> the files that are written, and what _save returns, relative to the directory it was given
 LAYOUTS = {

@@ -11,12 +11,12 @@ import tracemalloc
 
 import pytest
 
-from asynctune import checkpoint as ckpt
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
-from asynctune.manifest import MANIFEST, Manifest
 from asynctune.storage import Entry, LocalStorage, Storage
-from asynctune.storage.commits import Commits
-from asynctune.storage.records import Commit, Writer
+from asynctune.storage.checkpoints import directory as ckpt
+from asynctune.storage.checkpoints.commits import Commits
+from asynctune.storage.checkpoints.manifest import MANIFEST, Manifest
+from asynctune.storage.checkpoints.records import Commit, Writer
 from scripted_storage import Died, ScriptedStorage
 
 STATE = {

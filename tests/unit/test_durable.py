@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from asynctune.durable import DurableTrainable
 from asynctune.errors import CheckpointCorrupt, ConfigError, Fenced, StorageError
-from asynctune.hosting import Host, SyncCalls, host
 from asynctune.loggers import NoopLogger
 from asynctune.storage import LocalStorage, Storage
-from asynctune.storage.commits import Commits, RemoteDir
-from asynctune.storage.records import Writer
+from asynctune.storage.checkpoints.commits import Commits, RemoteDir
+from asynctune.storage.checkpoints.records import Writer
+from asynctune.trainable.context import Host, SyncCalls, host
+from asynctune.trainable.durable import DurableTrainable
 from scripted_storage import ScriptedStorage
 
 LOGS = {"params.json", "result.json", "progress.csv"}

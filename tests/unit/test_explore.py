@@ -9,7 +9,7 @@ import pytest
 
 import asynctune as tune
 from asynctune.errors import ConfigError, TuneError
-from asynctune.schedulers.explore import checked_mutations, explore
+from asynctune.schedulers._explore import checked_mutations, explore
 
 MOVE = 0.9  # is not below the probability of drawing anew
 UP, DOWN = 0.0, 0.9  # the first and the second factor

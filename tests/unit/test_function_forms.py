@@ -19,7 +19,7 @@ import asynctune as tune
 from asynctune import track
 from asynctune.errors import ConfigError, TrialError, TrialStopped, TuneError
 from asynctune.function_runner import StatusReporter, wrap_function
-from asynctune.hosting import Host, SyncCalls, host, step
+from asynctune.trainable.context import Host, SyncCalls, host, step
 
 WAIT_S = 2.0
 

@@ -173,32 +173,32 @@ async def test_leaves_a_socket():
 
 @pytest.mark.asyncio
 async def test_blocks_the_loop_in_asynctune():
-    inside("runner.py", time.sleep, 0)
+    inside("runner/runner.py", time.sleep, 0)
 
 
 @pytest.mark.asyncio
 async def test_blocks_the_loop_where_the_error_is_caught():
     try:
-        inside("runner.py", time.sleep, 0)
+        inside("runner/runner.py", time.sleep, 0)
     except Exception:
         pass
 
 
 @pytest.mark.asyncio
 async def test_blocks_the_loop_through_a_library():
-    inside("logwriter.py", Path(__file__).read_text)
+    inside("callbacks/logger_writer.py", Path(__file__).read_text)
 
 
 @pytest.mark.asyncio
 async def test_syncs_a_file_in_the_journal():
     with open(os.devnull, "w") as file:
-        inside("journal.py", os.fsync, file.fileno())
+        inside("experiment/journal.py", os.fsync, file.fileno())
 
 
 @pytest.mark.asyncio
 async def test_writes_on_the_loop_outside_the_journal(tmp_path):
     with open(tmp_path / "file", "wb") as file:
-        inside("runner.py", os.write, file.fileno(), b"row")
+        inside("runner/runner.py", os.write, file.fileno(), b"row")
 
 
 @pytest.mark.asyncio
@@ -223,7 +223,7 @@ async def test_passes_with_a_process_that_ended():
 @pytest.mark.asyncio
 async def test_passes_with_a_process_that_asynctune_starts():
     start = anyio.open_process
-    async with await inside("runner.py", start, [sys.executable, "-c", ""]) as process:
+    async with await inside("runner/runner.py", start, [sys.executable, "-c", ""]) as process:
         await process.wait()
 
 
@@ -247,28 +247,28 @@ def test_passes_with_a_file_in_a_cycle_of_garbage():
 @pytest.mark.asyncio
 async def test_passes_with_a_batch_that_the_journal_writes(tmp_path):
     with open(tmp_path / "file", "wb") as file:
-        inside("files.py", os.write, file.fileno(), b"row")
+        inside("storage/filesystem.py", os.write, file.fileno(), b"row")
 
 
 @pytest.mark.asyncio
 async def test_passes_with_code_of_the_test_that_blocks_under_asynctune():
-    inside("runner.py", lambda: time.sleep(0))
+    inside("runner/runner.py", lambda: time.sleep(0))
 
 
 @pytest.mark.asyncio
 async def test_passes_with_a_module_that_asynctune_imports():
-    inside("runner.py", __import__, "this_is_imported_late")
+    inside("runner/runner.py", __import__, "this_is_imported_late")
 
 
 @pytest.mark.asyncio
 async def test_passes_with_asynctune_in_a_thread():
-    await asyncio.to_thread(inside, "runner.py", time.sleep, 0)
+    await asyncio.to_thread(inside, "runner/runner.py", time.sleep, 0)
 
 
 @pytest.mark.asyncio
 @pytest.mark.timing
 async def test_passes_with_what_is_timed():
-    inside("runner.py", time.sleep, 0)
+    inside("runner/runner.py", time.sleep, 0)
 '''
 
 SAID_OF = {
@@ -282,7 +282,7 @@ SAID_OF = {
     "leaves_a_socket": r"file descriptor \d+: socket",
     "blocks_the_loop_in_asynctune": r"time\.sleep",
     "blocks_the_loop_where_the_error_is_caught": r"time\.sleep in .*runner\.py:1, call",
-    "blocks_the_loop_through_a_library": r"io\.open in .*logwriter\.py:1, call",
+    "blocks_the_loop_through_a_library": r"io\.open in .*logger_writer\.py:1, call",
     "syncs_a_file_in_the_journal": r"os\.fsync in .*journal\.py:1, call",
     "writes_on_the_loop_outside_the_journal": r"os\.write in .*runner\.py:1, call",
 }

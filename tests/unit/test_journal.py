@@ -17,12 +17,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from asynctune import events as ev
-from asynctune import stored as stored_module
 from asynctune.errors import ExperimentCorrupt, StorageError, StorageFull
-from asynctune.files import Files
-from asynctune.journal import Journal
-from asynctune.stored import FORMAT, StoredJournal, record
+from asynctune.experiment import events as ev
+from asynctune.experiment import reader as stored_module
+from asynctune.experiment.journal import Journal
+from asynctune.experiment.reader import FORMAT, StoredJournal, record
+from asynctune.storage.filesystem import Files
 from asynctune.testing.faults import Crash, FaultyFiles
 
 STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")

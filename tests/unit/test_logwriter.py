@@ -19,10 +19,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from asynctune.callbacks.logger_writer import LogWriter
 from asynctune.errors import TuneError
 from asynctune.loggers import CSVLogger, FileLogger, JsonLogger, Logger, UnifiedLogger
 from asynctune.loggers.files import Append, Rewrite, Write
-from asynctune.logwriter import LogWriter
 
 
 async def drain(writer: LogWriter) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from asynctune import checkpoint as ckpt
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, TuneError
-from asynctune.manifest import MANIFEST
-from asynctune.mirror import LINKS, Mirror, Stored
-from asynctune.storage.commits import Commits
+from asynctune.experiment.remote.replica import LINKS, Mirror, Stored
+from asynctune.storage.checkpoints import directory as ckpt
+from asynctune.storage.checkpoints.commits import Commits
+from asynctune.storage.checkpoints.manifest import MANIFEST
 
 STATE = {
     "experiment_id": "e", "iteration": 1, "time_total": 1.0, "timesteps_total": None,

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
-from asynctune.schedulers.fronts import Fronts
-from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
+from asynctune.schedulers._fronts import Fronts
+from asynctune.schedulers.multi_objective import MultiObjectiveASHAScheduler
 from asynctune.testing.scheduling import Script, play, replay
 
 NAN, INF = math.nan, math.inf

@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 
 import asynctune as tune
 from asynctune.errors import ConfigError, TuneError
-from asynctune.space import Space
+from asynctune.space.space import Space
+from asynctune.suggest._optuna_study import parameters_of, quiet_sampler
 from asynctune.suggest.base import FINISHED
 from asynctune.suggest.bohb import BOHBSearch
 from asynctune.suggest.optuna import OptunaSearch
-from asynctune.suggest.optuna_study import parameters_of, quiet_sampler
 
 BOWL = {"x": tune.uniform(0, 1), "net": {"layers": tune.randint(1, 5)}}
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import asynctune as tune
-from asynctune.outline import differences
-from asynctune.space import Space
+from asynctune.space.fingerprint import differences
+from asynctune.space.space import Space
 
 
 def outline(config):

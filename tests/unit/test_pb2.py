@@ -14,7 +14,7 @@ import pytest
 import asynctune as tune
 from asynctune.errors import ConfigError
 from asynctune.schedulers import Exploit
-from asynctune.schedulers.gp import Kernel, best_of, likeliest
+from asynctune.schedulers._gp import Kernel, best_of, likeliest
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 
@@ -225,8 +225,8 @@ def test_it_learns_from_the_last_200_intervals():
 
 
 def test_without_numpy_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "asynctune.schedulers.gp")
-    monkeypatch.delattr(sys.modules["asynctune.schedulers"], "gp")
+    monkeypatch.delitem(sys.modules, "asynctune.schedulers._gp")
+    monkeypatch.delattr(sys.modules["asynctune.schedulers"], "_gp")
     monkeypatch.setitem(sys.modules, "numpy", None)
     with pytest.raises(ConfigError, match=r"PB2 needs numpy; pip install 'asynctune\[pb2\]'"):
         pb2()

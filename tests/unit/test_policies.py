@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from asynctune.callbacks.pbt_policies import PolicyFiles, policy_line
 from asynctune.errors import ConfigError, StorageError
-from asynctune.events import Exploited
-from asynctune.policylog import PolicyFiles, policy_line
-from asynctune.schedulers.policies import PolicyLine, read_policy
+from asynctune.experiment.events import Exploited
+from asynctune.schedulers._policies import PolicyLine, read_policy
 
 
 def line(target, donor, at, x):

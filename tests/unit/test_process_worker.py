@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from asynctune.executors._frames import frame
-from asynctune.executors._guardian import Death
-from asynctune.executors._hosted import AnswerKind
 from asynctune.executors._worker_handle import WorkerHandle
+from asynctune.executors.worker_server import Death
+from asynctune.trainable.worker.calls import AnswerKind
+from asynctune.trainable.worker.frames import frame
 
 pytestmark = pytest.mark.asyncio
 

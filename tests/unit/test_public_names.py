@@ -50,7 +50,7 @@ def test_run_and_start_show_their_arguments_and_every_one_is_documented():
     import inspect
     from dataclasses import fields
 
-    from asynctune.options import Arguments, Options
+    from asynctune.runner.plan.options import Arguments, Options
 
     names = [field.name for field in fields(Options)]
     assert set(Arguments.__annotations__) == set(names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asynctune.removals import Removals
+from asynctune.experiment.remote.retention import Removals
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from asynctune import events as ev
 from asynctune.errors import ConfigError
+from asynctune.experiment import events as ev
 from asynctune.schedulers import Exploit, FIFOScheduler, TrialScheduler
 from asynctune.testing.scheduling import ContractBroken, Happened, Script, curve, play, replay
 

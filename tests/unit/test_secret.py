@@ -20,8 +20,6 @@ import pytest
 import asynctune as tune
 from asynctune import result
 from asynctune.errors import ConfigError
-from asynctune.executors._hosted import build, describe, perform
-from asynctune.hosting import Host, SyncCalls, step
 from asynctune.secret import (
     Redactor,
     ResolvedSecret,
@@ -31,8 +29,10 @@ from asynctune.secret import (
     redactor,
     resolve,
 )
-from asynctune.space import Space
-from asynctune.trainable import Trainable
+from asynctune.space.space import Space
+from asynctune.trainable.base import Trainable
+from asynctune.trainable.context import Host, SyncCalls, step
+from asynctune.trainable.worker.calls import build, describe, perform
 
 VALUE = "correct-horse-battery"
 SHOWN = "Secret('env:CANARY')"

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from asynctune import events as ev
-from asynctune import segments as segments_module
 from asynctune.errors import (
     ExperimentCorrupt,
     ExperimentLocked,
@@ -22,9 +20,11 @@ from asynctune.errors import (
     TuneError,
     UnsafePath,
 )
-from asynctune.segments import Segment, Segments, read_new
+from asynctune.experiment import events as ev
+from asynctune.experiment.reader import FORMAT, StoredJournal, record
+from asynctune.experiment.remote import journal as segments_module
+from asynctune.experiment.remote.journal import Segment, Segments, read_new
 from asynctune.storage import Entry
-from asynctune.stored import FORMAT, StoredJournal, record
 from scripted_storage import ScriptedStorage
 
 STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")

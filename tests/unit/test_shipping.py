@@ -13,11 +13,12 @@ import threading
 import pytest
 
 from asynctune.errors import ConfigError, NotSerializable, TrialError
-from asynctune.executors import InlineExecutor, ProcessExecutor, _hosted
-from asynctune.executors._hosted import AnswerKind, describe, perform
-from asynctune.executors._shipping import check_is_trainable, dump_args, dump_config, ship
-from asynctune.hosting import step
-from asynctune.trainable import Trainable
+from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.executors.serialization import check_is_trainable, dump_args, dump_config, ship
+from asynctune.trainable.base import Trainable
+from asynctune.trainable.context import step
+from asynctune.trainable.worker import calls as _hosted
+from asynctune.trainable.worker.calls import AnswerKind, describe, perform
 
 LOCK = threading.Lock()
 

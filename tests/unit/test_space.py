@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 from asynctune.errors import ConfigError, SpecMismatch
-from asynctune.space import (
+from asynctune.space.domains import (
     Choice,
     LogRandInt,
     LogUniform,
     RandInt,
     RandN,
-    Space,
     Uniform,
     choice,
     grid_search,
@@ -36,6 +35,7 @@ from asynctune.space import (
     sample_from,
     uniform,
 )
+from asynctune.space.space import Space
 
 
 def configs(config, count=None, seed=0):
@@ -588,7 +588,7 @@ def test_rebuild_refuses_what_another_space_drew(drawn):
 
 def test_variants_are_the_same_in_another_process():
     code = (
-        "from asynctune.space import *\n"
+        "from asynctune.space.space import *\n"
         "c = {'a': uniform(0, 1), 'b': choice(['x', 'y', 'z']), 'n': randn(),"
         " 'f': sample_from(lambda s: s.rng.random())}\n"
         "print(Space(c).variant(3, 11).drawn)\n"

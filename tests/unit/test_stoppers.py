@@ -8,9 +8,17 @@ from datetime import timedelta
 import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
-from asynctune.plateau import EarlyStopping, ExperimentPlateauStopper, TrialPlateauStopper
-from asynctune.stopper import FunctionStopper, Stopper
-from asynctune.stoppers import CombinedStopper, MaximumIterationStopper, TimeoutStopper
+from asynctune.schedulers.stoppers.base import FunctionStopper, Stopper
+from asynctune.schedulers.stoppers.limits import (
+    CombinedStopper,
+    MaximumIterationStopper,
+    TimeoutStopper,
+)
+from asynctune.schedulers.stoppers.plateau import (
+    EarlyStopping,
+    ExperimentPlateauStopper,
+    TrialPlateauStopper,
+)
 
 NAN, INF = math.nan, math.inf
 

@@ -12,11 +12,19 @@ import pytest
 
 import asynctune as tune
 from asynctune.errors import ConfigError, StorageError, UnsafePath
-from asynctune.planning import make_plan
-from asynctune.storage import LocalStorage, ObjectStorage, Timeouts, open_storage, retries
-from asynctune.storage.answers import cause, first_line, translated
-from asynctune.storage.retries import Doubtful, Retries, Transient
-from asynctune.storage.settings import settings_of
+from asynctune.runner.plan.validation import make_plan
+from asynctune.storage import (
+    LocalStorage,
+    ObjectStorage,
+    Timeouts,
+    open_storage,
+)
+from asynctune.storage import (
+    _retries as retries,
+)
+from asynctune.storage._obstore_errors import cause, first_line, translated
+from asynctune.storage._obstore_settings import settings_of
+from asynctune.storage._retries import Doubtful, Retries, Transient
 
 S3_OPTIONS = ["endpoint", "ENDPOINT", "endpoint_url", "aws_endpoint", "AWS_Endpoint_Url"]
 S3_OPTIONS += ["endpoint_url_s3", "AWS_ENDPOINT_URL_S3"]

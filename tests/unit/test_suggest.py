@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 
 import asynctune as tune
-from asynctune.domains import Domain
 from asynctune.errors import ConfigError
-from asynctune.space import Space
-from asynctune.suggest.axes import Kind, axis_of
+from asynctune.space.domains import Domain
+from asynctune.space.space import Space
+from asynctune.suggest._axes import Kind, axis_of
 from asynctune.suggest.base import Searcher
 from asynctune.suggest.bohb import BOHBSearch
 from asynctune.suggest.limiter import ConcurrencyLimiter

@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from asynctune.threads import limiter, run_at_once, run_whole, warn
+from asynctune._threads import limiter, run_at_once, run_whole, warn
 
 pytestmark = pytest.mark.asyncio
 

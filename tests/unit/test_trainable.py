@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 import asynctune as tune
-from asynctune import checkpoint
 from asynctune import result as keys
 from asynctune.errors import ConfigError, ExecutorError, TuneError
 from asynctune.loggers import Logger, NoopLogger
-from asynctune.trainable import Trainable
+from asynctune.storage.checkpoints import directory as checkpoint
+from asynctune.trainable.base import Trainable
 
 SEED = ("_setup", "_train", "_save", "_restore", "_log_result", "_stop")
 LATER = ("setup", "step", "save_checkpoint", "load_checkpoint", "log_result", "cleanup")

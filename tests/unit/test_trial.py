@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from asynctune import events as ev
-from asynctune.checkpoints import CheckpointManager
 from asynctune.errors import ConfigError, MetricMissing
-from asynctune.status import Status, StopReason
-from asynctune.stopper import CriteriaStopper, Stopper, make_stopper
-from asynctune.trial import CheckpointRef, Trial
+from asynctune.experiment import events as ev
+from asynctune.experiment.retention import CheckpointManager
+from asynctune.experiment.status import Status, StopReason
+from asynctune.experiment.trial import CheckpointRef, Trial
+from asynctune.schedulers.stoppers.base import CriteriaStopper, Stopper, make_stopper
 
 ADDED = ev.TrialAdded("t", 0, "name", "x=1", {"x": 1}, None, {"cpu": 1}, 0.0)
 

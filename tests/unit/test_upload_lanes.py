@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from asynctune.errors import StorageError
-from asynctune.mirror import Stored
-from asynctune.uploads import Uploads
+from asynctune.experiment.remote.replica import Stored
+from asynctune.experiment.remote.uploader import Uploads
 
 pytestmark = pytest.mark.asyncio
 

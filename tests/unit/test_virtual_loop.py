@@ -11,9 +11,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from asynctune import files, simulate
+from asynctune import simulate
 from asynctune.errors import ConfigError
 from asynctune.simulate import VirtualLoop
+from asynctune.storage import filesystem as files
 
 
 class AskedLoop(VirtualLoop):

@@ -12,11 +12,11 @@ from typing import Any, cast
 import anyio
 
 from asynctune.errors import WorkerDied
-from asynctune.executors._frames import HEAD, frame
-from asynctune.executors._guardian import Death, Guardian
-from asynctune.executors._hosted import Answer, AnswerKind
-from asynctune.executors._shipping import dump_args
 from asynctune.executors.actor import Actor, ActorSpec
+from asynctune.executors.serialization import dump_args
+from asynctune.executors.worker_server import Death, Guardian
+from asynctune.trainable.worker.calls import Answer, AnswerKind
+from asynctune.trainable.worker.frames import HEAD, frame
 
 
 class WorkerHandle(asyncio.Protocol):

@@ -13,11 +13,11 @@ import anyio
 
 from asynctune import errors
 from asynctune.errors import ExecutorError, RemoteError, TrialError, TrialTimeout, TuneError
-from asynctune.executors._hosted import METHODS, Answer, AnswerKind
-from asynctune.executors._shipping import Shipment
 from asynctune.executors.pool import Share
+from asynctune.executors.serialization import Shipment
 from asynctune.result import Row
-from asynctune.storage.commits import RemoteDir
+from asynctune.storage.checkpoints.commits import RemoteDir
+from asynctune.trainable.worker.calls import METHODS, Answer, AnswerKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,15 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 
+from asynctune._threads import warn
 from asynctune.errors import ExecutorError
-from asynctune.executors._shipping import Shipment, remote_dir_of, ship
-from asynctune.executors._slots import Slots
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.pool import ResourcePool
-from asynctune.hosting import new_standalone_dir
+from asynctune.executors.serialization import Shipment, remote_dir_of, ship
+from asynctune.executors.slots import Slots
 from asynctune.resources import Resources
 from asynctune.storage import Storage
-from asynctune.threads import warn
+from asynctune.trainable.context import new_standalone_dir
 
 
 class Executor(abc.ABC):

@@ -16,8 +16,18 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from asynctune._threads import limiter, warn
 from asynctune.errors import ConfigError
-from asynctune.executors._hosted import (
+from asynctune.executors.actor import Actor, ActorSpec
+from asynctune.executors.base import Executor
+from asynctune.executors.pool import ResourcePool
+from asynctune.executors.serialization import Shipment, ship
+from asynctune.storage.filesystem import storage_error
+from asynctune.trainable.base import Trainable
+from asynctune.trainable.context import Host, SyncCalls, step
+from asynctune.trainable.function import AsyncFunctionTrainable
+from asynctune.trainable.session import session
+from asynctune.trainable.worker.calls import (
     HOST_GRACE_S,
     Answer,
     AnswerKind,
@@ -26,16 +36,6 @@ from asynctune.executors._hosted import (
     describe,
     perform,
 )
-from asynctune.executors._shipping import Shipment, ship
-from asynctune.executors.actor import Actor, ActorSpec
-from asynctune.executors.base import Executor
-from asynctune.executors.pool import ResourcePool
-from asynctune.files import storage_error
-from asynctune.function import AsyncFunctionTrainable
-from asynctune.hosting import Host, SyncCalls, step
-from asynctune.session import session
-from asynctune.threads import limiter, warn
-from asynctune.trainable import Trainable
 
 _T = TypeVar("_T")
 _CANCEL_S = 1.0

@@ -14,14 +14,14 @@ import anyio
 import anyio.to_thread
 
 from asynctune.errors import ConfigError, ExecutorError
-from asynctune.executors._guardian import VMSTAT, Death, Guardian, import_path
 from asynctune.executors._machine import detected_gpus, environment_of, gpu_ids, usable_cpus
-from asynctune.executors._shipping import dump_config, dump_parts
 from asynctune.executors._worker_handle import ProcessActor, WorkerHandle
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.base import Executor
 from asynctune.executors.pool import ResourcePool
-from asynctune.files import storage_error
+from asynctune.executors.serialization import dump_config, dump_parts
+from asynctune.executors.worker_server import VMSTAT, Death, Guardian, import_path
+from asynctune.storage.filesystem import storage_error
 
 _DEATH_NOTICE_S = 2.0
 _RELEASE_S = 5.0

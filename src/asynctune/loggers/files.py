@@ -2,7 +2,7 @@
 
 The description is what lets one logger serve in two places. In a worker, or without any run, the
 logger carries its writes out itself; in a driver, where nothing may block the event loop,
-:mod:`asynctune.logwriter` takes them and writes asynchronously.
+:mod:`asynctune.callbacks.logger_writer` takes them and writes asynchronously.
 
 No descriptor stays open, since ten thousand trials may be. Files and directories belong to their
 owner alone. Nothing is synced to the disk: these files are for people and tools, and what must

@@ -11,7 +11,7 @@ from asynctune.schedulers.base import (
 )
 from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler
 from asynctune.schedulers.median import MedianStoppingRule
-from asynctune.schedulers.multi import MultiObjectiveASHAScheduler
+from asynctune.schedulers.multi_objective import MultiObjectiveASHAScheduler
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay

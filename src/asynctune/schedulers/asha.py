@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from asynctune.blame import flag, key, whole
+from asynctune._checks import flag, key, whole
 from asynctune.errors import MetricMissing
+from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
+from asynctune.schedulers._rungs import Entry, Ladder, Rung, counted, rung_at
 from asynctune.schedulers.base import Decision, Free, TrialScheduler, Verdict, score_of, time_of
-from asynctune.schedulers.rungs import Entry, Ladder, Rung, counted, rung_at
-from asynctune.trial import Trial
 
 _MOST_BRACKETS = 1_000
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Self, TypeAlias
 
-from asynctune.blame import shown
+from asynctune._checks import shown
 from asynctune.errors import ConfigError, MetricMissing
+from asynctune.experiment.trial import Trial
 from asynctune.result import Row
-from asynctune.trial import Trial
 
 
 class Decision(StrEnum):
@@ -85,7 +85,7 @@ class TrialScheduler:
     """Whether it cannot work without an objective."""
 
     log_config: bool = False
-    """Whether each exploit is written into policy files; see :mod:`asynctune.schedulers.policies`."""
+    """Whether each exploit is written into policy files; see :mod:`asynctune.schedulers._policies`."""
 
     def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
         name = type(self).__name__

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from asynctune.blame import key, number
+from asynctune._checks import key, number
 from asynctune.errors import ConfigError
+from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
+from asynctune.schedulers._rungs import counted
 from asynctune.schedulers.base import Decision, Free, TrialScheduler, Verdict, score_of, time_of
-from asynctune.schedulers.rungs import counted
-from asynctune.trial import Trial
 
 _MOST_HALVINGS = 1_000
 _MANY = 8

@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from asynctune.blame import flag, key, number, whole
+from asynctune._checks import flag, key, number, whole
 from asynctune.errors import MetricMissing
+from asynctune.experiment.trial import Trial
 from asynctune.result import TIME_TOTAL_S, Row
+from asynctune.schedulers._rungs import between, counted
 from asynctune.schedulers.base import Decision, TrialScheduler, Verdict, score_of, time_of
-from asynctune.schedulers.rungs import between, counted
-from asynctune.trial import Trial
 
 
 def _doubles() -> array[float]:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune.blame import shown
-from asynctune.domains import LogUniform, Uniform, is_grid
+from asynctune._checks import shown
 from asynctune.errors import ConfigError
-from asynctune.schedulers.explore import copied, is_number
+from asynctune.experiment.trial import Trial
+from asynctune.schedulers._explore import copied, is_number
 from asynctune.schedulers.pbt import Member, PopulationBasedTraining
-from asynctune.trial import Trial
-from asynctune.views import Path
+from asynctune.space.domains import LogUniform, Uniform, is_grid
+from asynctune.space.spec import Path
 
 _MOST_OBSERVED = 200
 _MOST_ALIKE = 3
@@ -117,7 +117,7 @@ class PB2(PopulationBasedTraining):
         custom_explore_fn: Callable[[dict[Any, Any]], dict[Any, Any]] | None = None,
     ) -> None:
         try:
-            from asynctune.schedulers import gp
+            from asynctune.schedulers import _gp as gp
         except ImportError as exc:
             raise ConfigError("PB2 needs numpy; pip install 'asynctune[pb2]'") from exc
         self._best_of = gp.best_of

@@ -8,9 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from asynctune.blame import described, flag, key, number, shown
+from asynctune._checks import described, flag, key, number, shown
 from asynctune.errors import ConfigError, TuneError
+from asynctune.experiment.trial import Trial
 from asynctune.result import Row
+from asynctune.schedulers._explore import (
+    check_callable,
+    checked_mutations,
+    explore,
+    is_number,
+    one_of,
+)
 from asynctune.schedulers.base import (
     Decision,
     Exploit,
@@ -20,14 +28,6 @@ from asynctune.schedulers.base import (
     score_of,
     time_of,
 )
-from asynctune.schedulers.explore import (
-    check_callable,
-    checked_mutations,
-    explore,
-    is_number,
-    one_of,
-)
-from asynctune.trial import Trial
 
 _MOST_TIMES = 32
 _MOST_TRIES = 3
@@ -70,7 +70,7 @@ class PopulationBasedTraining(TrialScheduler):
     Whenever a trial has come ``perturbation_interval`` further, it is compared with what the other
     unfinished trials had at their last perturbations. One of the upper quantile is saved. One of the
     lower quantile takes over the newest checkpoint of a random one of the upper, and a configuration
-    made of that one's by :func:`~asynctune.schedulers.explore.explore`. NaN is the worst score, and
+    made of that one's by :func:`~asynctune.schedulers._explore.explore`. NaN is the worst score, and
     nobody takes over from a trial with it.
 
     If there are more trials than slots, the population takes turns: at its perturbation a trial pauses

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune.blame import key, shown
+from asynctune._checks import key, shown
 from asynctune.errors import ConfigError
+from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
+from asynctune.schedulers._explore import copied
+from asynctune.schedulers._policies import PolicyLine, read_policy
 from asynctune.schedulers.base import Decision, Exploit, TrialScheduler, Verdict, time_of
-from asynctune.schedulers.explore import copied
-from asynctune.schedulers.policies import PolicyLine, read_policy
-from asynctune.trial import Trial
 
 _NOTHING: Any = object()
 

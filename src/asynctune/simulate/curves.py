@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from asynctune.blame import shown
-from asynctune.domains import (
+from asynctune._checks import shown
+from asynctune.errors import ConfigError
+from asynctune.result import DONE, TIME_THIS_ITER_S, Row
+from asynctune.space.domains import (
     Choice,
     Domain,
     LogRandInt,
@@ -26,9 +28,7 @@ from asynctune.domains import (
     randint,
     uniform,
 )
-from asynctune.errors import ConfigError
-from asynctune.result import DONE, TIME_THIS_ITER_S, Row
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 CURVE = "curve"
 """The key of a configuration that names a curve by its position in the table."""

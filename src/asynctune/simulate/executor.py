@@ -15,16 +15,16 @@ from typing import Any
 import anyio
 
 from asynctune import result as _result
-from asynctune.blame import shown
-from asynctune.counters import Counters
+from asynctune._checks import shown
 from asynctune.errors import CheckpointCorrupt, ConfigError
-from asynctune.executors._hosted import Answer, AnswerKind, describe
-from asynctune.executors._shipping import Shipment, ship
 from asynctune.executors.actor import Actor, ActorSpec, Step
 from asynctune.executors.base import Executor
 from asynctune.executors.pool import ResourcePool
+from asynctune.executors.serialization import Shipment, ship
 from asynctune.result import Row
 from asynctune.simulate.curves import Curves, TabulatedTrainable
+from asynctune.trainable.counters import Counters
+from asynctune.trainable.worker.calls import Answer, AnswerKind, describe
 
 SIMULATED_S = "simulated_s"
 """In each row: the time at which it came, in seconds since the loop began, fractions included."""

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from asynctune import files as _files
-from asynctune.blame import shown
+from asynctune._checks import shown
 from asynctune.errors import ConfigError
+from asynctune.storage import filesystem as _files
 
 T = TypeVar("T")
 _TURNS = 32

@@ -11,14 +11,14 @@ from typing import Any
 
 import anyio.to_thread
 
-from asynctune import events as ev
-from asynctune.analysis import ExperimentAnalysis
+from asynctune._threads import run_whole
+from asynctune.experiment import events as ev
+from asynctune.experiment.analysis import ExperimentAnalysis
+from asynctune.experiment.reader import FILE_NAME, StoredJournal
 from asynctune.result import Row
+from asynctune.runner.api import run
 from asynctune.simulate.curves import Curves
 from asynctune.simulate.executor import SimulatedExecutor
-from asynctune.stored import FILE_NAME, StoredJournal
-from asynctune.threads import run_whole
-from asynctune.tuning import run
 
 
 @dataclass(frozen=True, slots=True)

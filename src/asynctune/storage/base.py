@@ -1,8 +1,8 @@
 """What a place for objects has to do: hold bytes under keys, whole or not at all.
 
 Everything here blocks: a worker calls it directly, the driver in threads. How checkpoints and journals are
-laid out in such a place is said in :mod:`asynctune.storage.commits`
-and :mod:`asynctune.segments`.
+laid out in such a place is said in :mod:`asynctune.storage.checkpoints.commits`
+and :mod:`asynctune.experiment.remote.journal`.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from asynctune.errors import ConfigError, StorageDenied, StorageError
-from asynctune.files import storage_error
+from asynctune.storage._download import write_pieces
+from asynctune.storage._retries import Retries, Transient
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key
-from asynctune.storage.ranges import write_pieces
-from asynctune.storage.retries import Retries, Transient
+from asynctune.storage.filesystem import storage_error
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
-from asynctune.files import current, make_directories, storage_error, write_whole
 from asynctune.storage.base import Entry, joined, plain_key
+from asynctune.storage.filesystem import current, make_directories, storage_error, write_whole
 
 _ASIDE = ".tmp-"
 _CHUNK = 1 << 20

@@ -17,13 +17,13 @@ from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from asynctune.errors import ConfigError, StorageDenied, StorageError, UnsafePath
-from asynctune.files import storage_error
 from asynctune.secret import resolve
-from asynctune.storage.answers import cause, first_line, gave_up, translated, without_users
+from asynctune.storage._download import write_pieces
+from asynctune.storage._obstore_errors import cause, first_line, gave_up, translated, without_users
+from asynctune.storage._obstore_settings import settings_of
+from asynctune.storage._retries import Retries, Transient
 from asynctune.storage.base import Entry, Timeouts, joined, plain_key, without_secrets
-from asynctune.storage.ranges import write_pieces
-from asynctune.storage.retries import Retries, Transient
-from asynctune.storage.settings import settings_of
+from asynctune.storage.filesystem import storage_error
 
 T = TypeVar("T")
 Page: TypeAlias = list[tuple[str, int]]

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from asynctune.blame import about
+from asynctune._checks import about
 from asynctune.errors import ConfigError
 from asynctune.storage.base import Storage, Timeouts, without_secrets
 from asynctune.storage.local import LocalStorage

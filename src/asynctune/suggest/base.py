@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from asynctune.blame import shown
+from asynctune._checks import shown
 from asynctune.errors import ConfigError
 from asynctune.result import Row
-from asynctune.space import Space
+from asynctune.space.space import Space
 
 Duplicates: TypeAlias = Literal["allow", "skip", "reuse"]
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from asynctune.blame import fraction, key, number_in, seed_or_none, whole
+from asynctune._checks import fraction, key, number_in, seed_or_none, whole
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.space import Space
-from asynctune.suggest.arguments import by_path, generator
-from asynctune.suggest.base import Duplicates, Searcher, Suggestion
-from asynctune.suggest.optuna_study import (
+from asynctune.space.space import Space
+from asynctune.suggest._optuna_study import (
     load_optuna,
     parameters_of,
     quiet_sampler,
     quiet_study,
     sampler_seed,
 )
-from asynctune.suggest.points import Points
+from asynctune.suggest._points import Points
+from asynctune.suggest._values import by_path, generator
+from asynctune.suggest.base import Duplicates, Searcher, Suggestion
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

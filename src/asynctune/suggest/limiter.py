@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asynctune.blame import whole
+from asynctune._checks import whole
 from asynctune.result import Row
+from asynctune.suggest._wrapper import WrappingSearcher
 from asynctune.suggest.base import FINISHED, Searcher, Suggestion
-from asynctune.suggest.wrapping import WrappingSearcher
 
 
 class ConcurrencyLimiter(WrappingSearcher):

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asynctune.blame import described, function_name, key, number_in, seed_or_none, shown
+from asynctune._checks import described, function_name, key, number_in, seed_or_none, shown
 from asynctune.errors import ConfigError, MetricMissing, TuneError
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.space import Space
-from asynctune.suggest.arguments import by_path
-from asynctune.suggest.base import FINISHED, Duplicates, Searcher, Suggestion
-from asynctune.suggest.optuna_study import (
+from asynctune.space.space import Space
+from asynctune.suggest._optuna_study import (
     Parameter,
     load_optuna,
     parameters_of,
@@ -21,7 +19,9 @@ from asynctune.suggest.optuna_study import (
     quiet_study,
     sampler_seed,
 )
-from asynctune.suggest.points import Points
+from asynctune.suggest._points import Points
+from asynctune.suggest._values import by_path
+from asynctune.suggest.base import FINISHED, Duplicates, Searcher, Suggestion
 
 if TYPE_CHECKING:
     from optuna import Trial

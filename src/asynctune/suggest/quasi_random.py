@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import Any
 
-from asynctune.space import Space
-from asynctune.suggest.arguments import generator
-from asynctune.suggest.axes import Axis, axes_of
-from asynctune.suggest.points import plain_of
+from asynctune.space.space import Space
+from asynctune.suggest._axes import Axis, axes_of
+from asynctune.suggest._points import plain_of
+from asynctune.suggest._values import generator
 from asynctune.suggest.random_search import RandomSearch
 
 _PRECISION = 2.0**-53

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from asynctune.blame import seed_or_none
-from asynctune.domains import Domain
-from asynctune.space import Space
-from asynctune.suggest.arguments import generator
-from asynctune.suggest.axes import axes_of
+from asynctune._checks import seed_or_none
+from asynctune.space.domains import Domain
+from asynctune.space.space import Space
+from asynctune.suggest._axes import axes_of
+from asynctune.suggest._points import Points, plain_of
+from asynctune.suggest._values import generator
 from asynctune.suggest.base import Duplicates, Searcher, Suggestion
-from asynctune.suggest.points import Points, plain_of
 
 
 class RandomSearch(Searcher):

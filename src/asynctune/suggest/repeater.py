@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from asynctune.blame import flag, number_in, whole
+from asynctune._checks import flag, number_in, whole
 from asynctune.errors import ConfigError
 from asynctune.result import Row
+from asynctune.suggest._wrapper import WrappingSearcher
 from asynctune.suggest.base import Finished, Searcher, Suggestion
-from asynctune.suggest.wrapping import WrappingSearcher
 
 TRIAL_INDEX: Final = "__trial_index__"
 """The key of a config that says which of the repeated trials it is, from 0."""

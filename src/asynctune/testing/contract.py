@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from asynctune import events as ev
+from asynctune.experiment import events as ev
+from asynctune.experiment.trial import Trial
 from asynctune.result import Row
 from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdict
-from asynctune.trial import Trial
 
 
 class ContractBroken(AssertionError):

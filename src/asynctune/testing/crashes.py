@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from asynctune.trainable import Trainable
+from asynctune.trainable.base import Trainable
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Hand it to a run with :func:`using`::
     with using(FaultyFiles(crash_at=17)) as files, pytest.raises(Crash):
         await tune.run(train, executor=executor, name="x")
 
-It counts every call of :class:`asynctune.files.Files`. Only code of this process
+It counts every call of :class:`asynctune.storage.filesystem.Files`. Only code of this process
 goes through it, so use an ``InlineExecutor``: then the commits of checkpoints do, too.
 """
 
@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asynctune import files as _files
-from asynctune.files import AnyPath, Files
+from asynctune.storage import filesystem as _files
+from asynctune.storage.filesystem import AnyPath, Files
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Files)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asynctune.analysis import ExperimentAnalysis
-from asynctune.status import Status
-from asynctune.stored import FILE_NAME, StoredJournal
+from asynctune.experiment.analysis import ExperimentAnalysis
+from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.experiment.status import Status
 from asynctune.testing.kills import Drivers
 from asynctune.testing.ledger import Ledger
 

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asynctune import files as _files
-from asynctune.files import AnyPath, Files
-from asynctune.stored import FILE_NAME
+from asynctune.experiment.reader import FILE_NAME
+from asynctune.storage import filesystem as _files
+from asynctune.storage.filesystem import AnyPath, Files
 
 
 class KillAtByte(Files):
@@ -114,7 +114,7 @@ def _serve(target: str, path: list[str]) -> None:
     sys.path[:] = path
     module, _, function = target.partition(":")
     main = getattr(importlib.import_module(module), function)
-    importlib.import_module("asynctune.tuning")
+    importlib.import_module("asynctune.runner.api")
     for line in sys.stdin:
         directory, kill_at = json.loads(line)
         pid = os.fork()

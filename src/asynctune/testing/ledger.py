@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from asynctune.analysis import ExperimentAnalysis
-from asynctune.callback import Callback
+from asynctune.callbacks.base import Callback
+from asynctune.experiment.analysis import ExperimentAnalysis
+from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
-from asynctune.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from asynctune import events as ev
-from asynctune.callback import Callback
+from asynctune.callbacks.base import Callback
 from asynctune.errors import WorkerDied
 from asynctune.executors.process import ProcessExecutor
-from asynctune.status import Status
+from asynctune.experiment import events as ev
+from asynctune.experiment.status import Status
+from asynctune.runner.api import run
 from asynctune.testing.crashes import STATES, Hangs, fork_sleeper
-from asynctune.tuning import run
 
 LIMIT_S = 2.0
 _READY_S = 60.0

@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asynctune import events as ev
 from asynctune.errors import ConfigError
+from asynctune.experiment import events as ev
+from asynctune.experiment.status import Status, StopReason
+from asynctune.experiment.trial import Trial
 from asynctune.result import TIME_TOTAL_S, TRAINING_ITERATION, Row, flatten
 from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdict
-from asynctune.status import Status, StopReason
 from asynctune.testing.contract import Call, ContractBroken, Happened, Played, Told
-from asynctune.trial import Trial
 
 __all__ = ["Call", "ContractBroken", "Happened", "Played", "Script", "curve", "play", "replay"]
 

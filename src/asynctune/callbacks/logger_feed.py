@@ -1,0 +1,111 @@
+"""Carries the events of a run to the loggers of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from asynctune.callbacks.logger_writer import LogWriter
+from asynctune.experiment import events as ev
+from asynctune.experiment.history import Past
+from asynctune.experiment.journal import Follower
+from asynctune.experiment.state import ExperimentState
+from asynctune.experiment.trial import Trial
+from asynctune.loggers import Logger
+from asynctune.result import Row, shown
+
+
+class LogFeeder:
+    """Feeds a :class:`LogWriter` from the journal.
+
+    Args:
+        loggers: The classes; one of each is made for each trial.
+        state: The experiment, as it stands before the first of the events.
+        past: What earlier drivers left, if it is resumed.
+    """
+
+    def __init__(
+        self,
+        loggers: Sequence[type[Logger]],
+        state: ExperimentState[Any],
+        past: Past | None = None,
+    ) -> None:
+        self._writer = LogWriter(loggers)
+        self._state = state
+        self._open: set[str] = set()
+        self._last: dict[str, int] = {}
+        lost = past.lost_track if past is not None else frozenset()
+        # Logs lag behind the journal, and a driver that dies takes with it what was not yet written.
+        self._to_mend = [
+            (trial.trial_id, trial.next_sequence - 1, trial.status.is_final)
+            for trial in state.trials.values()
+            if trial.trial_id in lost or not trial.status.is_final
+        ]
+
+    async def run(self, events: Follower) -> None:
+        """Carry until the events end and all is written."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._writer.run)
+            for trial_id, sequence, is_final in self._to_mend:
+                await self._restart(trial_id, sequence)
+                if is_final:
+                    self._end(trial_id)
+            async for event in events:
+                match event:
+                    case ev.TrialAdded():
+                        self._begin(event.trial_id, event.config)
+                    case ev.Reported():
+                        self._last[event.trial_id] = event.sequence
+                        self._writer.result(event.trial_id, event.row)
+                    case ev.TrialPaused():
+                        await self._rewind(event.trial_id, event.resume_sequence)
+                    case ev.Exploited():
+                        await self._rewind(event.trial_id, event.resume_sequence)
+                        self._writer.update_config(event.trial_id, event.config)
+                    case ev.TrialFailed() if event.again:
+                        await self._restart(event.trial_id, event.resume_sequence)
+                    case ev.TrialReopened():
+                        await self._restart(event.trial_id, event.resume_sequence)
+                    case ev.TrialStarted() if event.resume_sequence is not None:
+                        await self._restart(event.trial_id, event.resume_sequence)
+                    case ev.TrialEnded():
+                        await self._finish(event)
+            self._writer.close()
+
+    def _begin(self, trial_id: str, config: dict[str, Any]) -> None:
+        trial = self._state.trials[trial_id]
+        self._open.add(trial_id)
+        self._writer.open(trial_id, config, trial.logdir, trial)
+
+    async def _finish(self, event: ev.TrialEnded) -> None:
+        trial = self._state.trials[event.trial_id]
+        if (
+            trial.has_tail and trial.status.is_final
+        ):  # cut short: what was shown before counts again
+            self._writer.restart(event.trial_id, await anyio.to_thread.run_sync(_rows, trial))
+        self._end(event.trial_id)
+
+    async def _rewind(self, trial_id: str, sequence: int) -> None:
+        """Let the logs of a trial go back to a row, if they are beyond it."""
+        if self._last.get(trial_id, sequence) > sequence:
+            await self._restart(trial_id, sequence)
+
+    def _end(self, trial_id: str) -> None:
+        self._last.pop(trial_id, None)
+        self._open.discard(trial_id)
+        self._writer.end(trial_id)
+
+    async def _restart(self, trial_id: str, sequence: int) -> None:
+        """Let the logs of a trial say what counts up to a row, and go on from there."""
+        trial = self._state.trials[trial_id]
+        if trial_id not in self._open:
+            self._begin(trial_id, shown(trial.config))
+        rows = await anyio.to_thread.run_sync(trial.results_to, sequence)
+        self._writer.restart(trial_id, rows)
+
+
+def _rows(trial: Trial) -> list[Row]:
+    return trial.results

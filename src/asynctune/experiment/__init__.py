@@ -1,0 +1,1 @@
+"""The record of an experiment: events, journal, trials, analysis, and the copy in a remote storage."""

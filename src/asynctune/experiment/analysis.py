@@ -1,0 +1,324 @@
+"""What came out of an experiment: of one that runs, has ended, or lies on disk."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from asynctune.errors import ConfigError, MetricMissing, TrialError, TuneError
+from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.experiment.state import stored_state
+from asynctune.experiment.status import Status
+from asynctune.experiment.trial import CheckpointRef, Trial
+from asynctune.result import Row, flatten
+from asynctune.storage.checkpoints import directory as _checkpoint
+from asynctune.storage.urls import is_url
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SCOPES: Mapping[str, Callable[[list[float]], list[float]]] = {
+    "all": lambda values: values,
+    "last": lambda values: values[-1:],
+    "avg": lambda values: values,
+    "last-5-avg": lambda values: values[-5:],
+    "last-10-avg": lambda values: values[-10:],
+}
+
+
+class ExperimentAnalysis:
+    """The trials of an experiment, and what is best among them. NaN is never best.
+
+    Args:
+        trials: The trials.
+        path: The directory of the experiment.
+        metric: The objective that methods use when they are given none.
+        mode: ``"min"`` or ``"max"``, likewise.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        path: str,
+        *,
+        metric: str | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.trials: list[Trial] = list(trials)
+        self.path = path
+        self._metric = metric
+        self._mode = mode
+
+    @classmethod
+    def from_disk(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an experiment's directory. Needs neither the trial code nor the run to be over.
+
+        Raises:
+            TuneError: There is no experiment.
+            ExperimentCorrupt: Its journal is damaged.
+        """
+        if is_url(path) and not os.fspath(path).startswith("file://"):
+            raise TuneError(
+                f"{path} is not on this disk; bring it with: asynctune fetch {path} here"
+            )
+        directory = os.path.abspath(os.path.expanduser(path))
+        file = Path(directory, FILE_NAME)
+        if not file.is_file():
+            raise TuneError(f"{directory} is no experiment: it has no file called {FILE_NAME!r}")
+        journal = StoredJournal(file)
+        state = stored_state(directory, journal.read_rows)
+        journal.replay(state.apply)
+        if state.started is None:
+            raise TuneError(f"{directory} is no experiment: its journal is empty")
+        return cls(
+            list(state.trials.values()),
+            directory,
+            metric=state.started.metric,
+            mode=state.started.mode,
+        )
+
+    # -- the best ---------------------------------------------------------------------------------
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The trial with the best value of the run's metric at any time; None without results."""
+        return self.get_best_trial()
+
+    @property
+    def best_config(self) -> dict[str, Any] | None:
+        """The configuration of the best trial."""
+        return self.get_best_config()
+
+    @property
+    def best_result(self) -> Row | None:
+        """The row in which the best trial was best."""
+        metric, mode = self._objective(None, None)
+        trial = self.get_best_trial()
+        return None if trial is None else _best_row(trial, metric, mode)
+
+    @property
+    def best_checkpoint(self) -> CheckpointRef | None:
+        """The checkpoint of the best trial: of its best row if there is one, else the newest."""
+        trial, row = self.get_best_trial(), self.best_result
+        if trial is None or row is None:
+            return None
+        for checkpoint in reversed(trial.checkpoints):
+            if checkpoint.iteration == row.get("training_iteration"):
+                return checkpoint
+        return trial.checkpoint
+
+    def get_best_trial(
+        self, metric: str | None = None, mode: str | None = None, scope: str = "all"
+    ) -> Trial | None:
+        """Find the best trial.
+
+        Args:
+            metric: By default the run's.
+            mode: ``"min"`` or ``"max"``; by default the run's.
+            scope: What of a trial counts: its best value (``"all"``), its last, or the average of
+                all (``"avg"``) or of its last (``"last-5-avg"``, ``"last-10-avg"``).
+
+        Returns:
+            The trial; the first among equals; None if no trial has a finite value.
+
+        Raises:
+            ConfigError: No metric or mode is known, or the scope is unknown.
+            MetricMissing: No trial has reported the metric.
+        """
+        metric, mode = self._objective(metric, mode)
+        if scope not in _SCOPES:
+            raise ConfigError(f"scope is {scope!r}; one of {', '.join(_SCOPES)} is wanted")
+        best: Trial | None = None
+        best_score = math.nan
+        seen: set[str] = set()
+        for trial in self.trials:
+            rows = [trial.last_result] if scope == "last" else trial.results
+            values = []
+            for row in rows:
+                flat = flatten(row)
+                seen.update(flat)
+                value = flat.get(metric)
+                if isinstance(value, int | float) and not math.isnan(value):
+                    values.append(float(value))
+            values = _SCOPES[scope](values)
+            if not values:
+                continue
+            if scope in ("all", "last"):
+                score = min(values) if mode == "min" else max(values)
+            else:
+                score = sum(values) / len(values)
+            if best is None or (score < best_score if mode == "min" else score > best_score):
+                best, best_score = trial, score
+        if best is None and seen and metric not in seen:
+            raise MetricMissing(metric, seen, wanted_by="get_best_trial")
+        return best
+
+    def get_best_config(
+        self, metric: str | None = None, mode: str | None = None, scope: str = "all"
+    ) -> dict[str, Any] | None:
+        """Return the configuration of :meth:`get_best_trial`."""
+        trial = self.get_best_trial(metric, mode, scope)
+        return None if trial is None else trial.config
+
+    def get_best_logdir(
+        self, metric: str | None = None, mode: str | None = None, scope: str = "all"
+    ) -> str | None:
+        """Return the directory of :meth:`get_best_trial`."""
+        trial = self.get_best_trial(metric, mode, scope)
+        return None if trial is None else trial.logdir
+
+    # -- all of them ------------------------------------------------------------------------------
+
+    @property
+    def errors(self) -> dict[str, TrialError]:
+        """The errors of the trials that failed for good, by trial id."""
+        return {
+            trial.trial_id: trial.error
+            for trial in self.trials
+            if trial.status is Status.ERROR and trial.error is not None
+        }
+
+    def rows(self, metric: str | None = None, mode: str | None = None) -> list[Row]:
+        """Return one flat row a trial; :meth:`dataframe` without pandas.
+
+        Args:
+            metric: Take the row in which this metric was best; by default the last one.
+            mode: ``"min"`` or ``"max"``; needed with ``metric`` unless the run had one.
+        """
+        table = []
+        for trial in self.trials:
+            row: Row | None = trial.last_result
+            if metric is not None:
+                row = _best_row(trial, *self._objective(metric, mode))
+            flat = flatten({k: v for k, v in (row or {}).items() if k != "config"})
+            flat["trial_id"] = trial.trial_id
+            flat["status"] = str(trial.status)
+            flat |= {f"config/{key}": value for key, value in flatten(trial.config).items()}
+            flat["logdir"] = trial.logdir
+            table.append(flat)
+        return table
+
+    def dataframe(self, metric: str | None = None, mode: str | None = None) -> pd.DataFrame:
+        """Return one row a trial as a DataFrame, columns ``config/...`` and ``logdir`` included.
+
+        Args:
+            metric: Take the row in which this metric was best; by default the last one.
+            mode: ``"min"`` or ``"max"``; needed with ``metric`` unless the run had one.
+
+        Raises:
+            ImportError: pandas is not installed (``asynctune[pandas]``).
+        """
+        return _pandas().DataFrame(self.rows(metric, mode))
+
+    @property
+    def trial_dataframes(self) -> dict[str, pd.DataFrame]:
+        """All rows of each trial as DataFrames, by logdir."""
+        pandas = _pandas()
+        return {
+            trial.logdir: pandas.DataFrame([flatten(row) for row in trial.results])
+            for trial in self.trials
+        }
+
+    def fetch_trial_dataframes(self) -> dict[str, pd.DataFrame]:
+        """Return :attr:`trial_dataframes`."""
+        return self.trial_dataframes
+
+    def get_all_configs(self, prefix: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the configurations by logdir.
+
+        Args:
+            prefix: Whether keys get ``config/`` in front.
+        """
+        head = "config/" if prefix else ""
+        return {
+            trial.logdir: {f"{head}{key}": value for key, value in trial.config.items()}
+            for trial in self.trials
+        }
+
+    def get_trial_checkpoints_paths(
+        self, trial: Trial | str, metric: str = "training_iteration"
+    ) -> list[tuple[str, Any]]:
+        """Return the checkpoints of a trial, each with the value of a metric in its row.
+
+        Args:
+            trial: The trial, its id, or its directory.
+            metric: The metric.
+        """
+        found = trial if isinstance(trial, Trial) else self._find(trial)
+        rows = {row.get("training_iteration"): flatten(row) for row in found.results}
+        return [
+            (checkpoint.path, rows.get(checkpoint.iteration, {}).get(metric))
+            for checkpoint in found.checkpoints
+            if _exists(checkpoint.path)
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """Count: trials by status, rows, failures, and the seconds from the first start to the last end."""
+        by_status: dict[str, int] = {}
+        for trial in self.trials:
+            by_status[str(trial.status)] = by_status.get(str(trial.status), 0) + 1
+        starts = [trial.started_at for trial in self.trials if trial.started_at is not None]
+        ends = [trial.ended_at for trial in self.trials if trial.ended_at is not None]
+        return {
+            "trials": len(self.trials),
+            "by_status": by_status,
+            "results": sum(trial.num_results for trial in self.trials),
+            "failures": sum(trial.num_failures for trial in self.trials),
+            "started_at": min(starts, default=None),
+            "seconds": max(ends) - min(starts) if starts and ends else 0.0,
+        }
+
+    def _find(self, name: str) -> Trial:
+        wanted = os.path.normpath(name)
+        for trial in self.trials:
+            if trial.trial_id == name or os.path.normpath(trial.logdir) == wanted:
+                return trial
+        raise ConfigError(f"trial is {name!r}; a trial, its id or its directory is wanted")
+
+    def _objective(self, metric: str | None, mode: str | None) -> tuple[str, str]:
+        metric = metric if metric is not None else self._metric
+        mode = mode if mode is not None else self._mode
+        if metric is None or mode is None:
+            missing = "metric" if metric is None else "mode"
+            raise ConfigError(f"{missing} is not given, and the run had none; what is best?")
+        if mode not in ("min", "max"):
+            raise ConfigError(f"mode is {mode!r}; 'min' or 'max' is wanted")
+        return metric, mode
+
+
+def Analysis(path: str | os.PathLike[str]) -> ExperimentAnalysis:
+    """Read an experiment from disk; see :meth:`ExperimentAnalysis.from_disk`."""
+    return ExperimentAnalysis.from_disk(path)
+
+
+def _best_row(trial: Trial, metric: str, mode: str) -> Row | None:
+    best: Row | None = None
+    best_value = math.nan
+    for row in trial.results:
+        value = flatten(row).get(metric)
+        if not isinstance(value, int | float) or math.isnan(value):
+            continue
+        if best is None or (value < best_value if mode == "min" else value > best_value):
+            best, best_value = row, float(value)
+    return best
+
+
+def _exists(path: str) -> bool:
+    try:
+        _checkpoint.find_root(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _pandas() -> Any:
+    try:
+        import pandas as pd
+    except ImportError as exc:
+        raise ImportError(
+            "dataframes need pandas: pip install 'asynctune[pandas]'; rows() works without"
+        ) from exc
+    return pd

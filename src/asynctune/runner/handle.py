@@ -1,0 +1,217 @@
+"""The live handle on a run. It owns the task that the run lives in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from asynctune.errors import StorageError, TrialError
+from asynctune.experiment import events as ev
+from asynctune.experiment.analysis import ExperimentAnalysis
+from asynctune.experiment.journal import Follower
+from asynctune.experiment.remote.queue import UploadStats
+from asynctune.result import Row, copy_row
+from asynctune.runner.live_trial import LiveTrial
+from asynctune.runner.runner import Runner
+
+
+class Experiment:
+    """A run that is going on, or has ended. :func:`asynctune.start` gives it.
+
+    Await it for the analysis; iterate over it for all results, from the first, as often and as late as
+    you like. Cancelling a task that does either leaves the run as it is; :meth:`aclose` and leaving
+    the block of ``async with tune.start(...)`` by an exception cancel it.
+    """
+
+    def __init__(self, runner: Runner, owned: AsyncExitStack) -> None:
+        self._runner = runner
+        self._told = False
+        # A task and not a task group: the handle of a notebook or service outlives the scope, and the
+        # task, in which it was made. This object owns it; `close` ends it.
+        self._task = asyncio.get_running_loop().create_task(
+            self._live(owned), name=f"asynctune experiment {runner.plan.name}"
+        )
+
+    async def _live(self, owned: AsyncExitStack) -> None:
+        async with owned:  # the executor, if it is this run's own
+            await self._runner.run()
+
+    @property
+    def name(self) -> str:
+        """The name of the experiment."""
+        return self._runner.plan.name
+
+    @property
+    def path(self) -> str:
+        """The directory of the experiment."""
+        return self._runner.plan.directory
+
+    @property
+    def uploads(self) -> UploadStats | None:
+        """How far the uploads to ``upload_dir`` have come; None if there is none."""
+        uploads = self._runner.uploads
+        return uploads.stats if uploads is not None else None
+
+    @property
+    def trials(self) -> list[LiveTrial]:
+        """The trials so far, in the order in which they were drawn."""
+        return list(self._runner.state.trials.values())
+
+    @property
+    def status(self) -> str:
+        """``running``, or how it ended: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
+        if not self._task.done():
+            return "running"
+        ended = self._runner.state.ended
+        return ended.reason if ended is not None else "cancelled"
+
+    def __repr__(self) -> str:
+        state = self._runner.state
+        return (
+            f"<Experiment {self.name} {self.status}, {state.num_final}/{len(state.trials)} trials>"
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended and everything is cleaned up."""
+        return self._task.done()
+
+    def events(self) -> Follower:
+        """Return an async iterator over everything that happens, from the first event."""
+        return self._runner.journal.follow()
+
+    def analysis(self) -> ExperimentAnalysis:
+        """Return an analysis of what there is now."""
+        options = self._runner.plan.options
+        shown = self._runner.journal.shown_end
+        trials = [trial.snapshot(shown) for trial in self._runner.state.trials.values()]
+        return ExperimentAnalysis(trials, self.path, metric=options.metric, mode=options.mode)
+
+    def add_trial(self, config: dict[str, Any]) -> LiveTrial:
+        """Add a trial with this configuration; it waits for the next slot that is free.
+
+        Raises:
+            TuneError: The run is over, or ending.
+            ConfigError: What it asks for can never be had.
+        """
+        return self._runner.add_trial(config)
+
+    def stop(self) -> None:
+        """End the run softly: no new trials, and each one that runs stops at its next report."""
+        self._runner.stop()
+
+    def cancel(self) -> None:
+        """End the run now: trials may clean up for ``grace_s``, then their workers are killed."""
+        self._runner.cancel()
+
+    async def aclose(self) -> None:
+        """Cancel the run if it is going on, and wait until all is cleaned up."""
+        self._told = True
+        await self._end()
+
+    def __aiter__(self) -> Results:
+        return Results(self.events())
+
+    def __await__(self) -> Generator[Any, Any, ExperimentAnalysis]:
+        return self._outcome().__await__()
+
+    async def _outcome(self) -> ExperimentAnalysis:
+        await self._wait(insist=False)
+        self._told = True
+        if self._task.cancelled():
+            raise RuntimeError("the event loop of this experiment was closed under it")
+        error = self._task.exception()
+        if isinstance(error, TrialError | StorageError):
+            error.analysis = self.analysis()
+        if error is not None:
+            raise error
+        return self.analysis()
+
+    async def _wait(self, *, insist: bool) -> None:
+        """Wait for the end of the run.
+
+        Args:
+            insist: Whether to go on waiting when this wait is cancelled: each cancellation then ends
+                the grace of what is cleaning up, and comes out afterwards.
+        """
+        if not insist:
+            await asyncio.wait([self._task])
+            return
+        cancelled: asyncio.CancelledError | None = None
+        # The shield keeps a cancelled anyio scope around us from knocking again and again: what
+        # comes through is a cancellation of the task itself, the second one.
+        with anyio.CancelScope(shield=True):
+            while not self._task.done():
+                try:
+                    await asyncio.wait([self._task])
+                except asyncio.CancelledError as exc:
+                    cancelled = exc
+                    self._runner.kill()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Leave the block: wait for the run, or cancel it for an exception."""
+        if error is None:
+            try:
+                if self._told:
+                    await self._wait(insist=False)
+                else:
+                    await self._outcome()
+            except BaseException:
+                await self._end()
+                raise
+        else:
+            await self._end()
+
+    async def _end(self) -> None:
+        if not self._task.done():
+            self._runner.cancel()
+            await self._wait(insist=True)
+        if not self._task.cancelled():
+            self._task.exception()  # it is known: the block raises it, or something else instead
+
+
+class Results:
+    """An async iterator over the results of a run, each as the row that is logged."""
+
+    def __init__(self, events: Follower) -> None:
+        self._events = events
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Row:
+        while True:
+            event = await self._events.__anext__()
+            if isinstance(event, ev.Reported):
+                return copy_row(event.row)
+
+
+class Starting:
+    """What ``tune.start(...)`` gives: enter it as a block, or await it for the handle."""
+
+    def __init__(self, launch: Callable[[], Coroutine[Any, Any, Experiment]]) -> None:
+        self._launch = launch
+        self._experiment: Experiment | None = None
+
+    def __await__(self) -> Generator[Any, Any, Experiment]:
+        return self._launch().__await__()
+
+    async def __aenter__(self) -> Experiment:
+        self._experiment = await self._launch()
+        return self._experiment
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._experiment is not None
+        await self._experiment._leave(error)

@@ -1,0 +1,40 @@
+"""The first record that a run writes into the journal."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from asynctune._version import __version__
+from asynctune.executors.serialization import Shipment
+from asynctune.experiment import events as ev
+from asynctune.experiment.history import Past
+from asynctune.experiment.reader import FORMAT
+from asynctune.runner.plan.options import Plan
+
+
+def started(plan: Plan, shipment: Shipment, past: Past | None = None) -> ev.RunStarted:
+    """Return the record of the start of a run.
+
+    Args:
+        plan: The plan of the run.
+        shipment: The trainable.
+        past: The previous runs of the experiment, None if it is new.
+    """
+    options = plan.options
+    return ev.RunStarted(
+        format=FORMAT,
+        name=plan.name,
+        trainable=shipment.name,
+        metric=options.metric,
+        mode=options.mode,
+        seed=plan.seed,
+        num_samples=options.num_samples,
+        started_at=time.time(),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        version=__version__,
+        space=plan.space.outline(),
+        epoch=past.epoch if past is not None else 0,
+    )

@@ -1,0 +1,97 @@
+"""Continues the trials that the previous runs of an experiment left unfinished."""
+
+from __future__ import annotations
+
+import time
+
+import anyio.to_thread
+
+from asynctune._threads import warn
+from asynctune.errors import TrialError
+from asynctune.experiment import events as ev
+from asynctune.experiment.layout import remove_leftovers
+from asynctune.experiment.opening import Opened
+from asynctune.experiment.remote.recovery import notice_of, recovered
+from asynctune.experiment.remote.uploader import Uploads
+from asynctune.experiment.status import Status, StopReason
+from asynctune.runner.context import RunContext
+from asynctune.runner.replay import Replay, TakenUp
+from asynctune.storage.filesystem import current
+
+
+async def resume_trials(
+    run: RunContext, opened: Opened, replay: Replay, uploads: Uploads | None, *, no_time_left: bool
+) -> None:
+    """Repair what a driver that died left, and start the task of each trial that goes on.
+
+    Args:
+        run: The run, with the state that the replay made.
+        opened: The experiment.
+        replay: The replay of its journal.
+        uploads: The uploads of the run, None if it has none.
+        no_time_left: Whether the time budget is used up.
+    """
+    if opened.torn:
+        await warn(
+            "%s: the driver before was cut short while it wrote; %d unfinished bytes are gone",
+            run.journal.path, opened.torn,
+        )  # fmt: skip
+    if uploads is not None:
+        await _recover(run, opened, replay, uploads)
+    taken = list(replay.taken_up(time.time()))
+    await anyio.to_thread.run_sync(_remove_leftovers, run, replay, taken)
+    if run.judge.stops_all():
+        run.stop()
+    for item in taken:
+        if item.notice:
+            await warn("%s", item.notice)
+        await _continue(run, item, ends_at_once=run.ending is not None or no_time_left)
+
+
+async def _recover(run: RunContext, opened: Opened, replay: Replay, uploads: Uploads) -> None:
+    """Let each trial go on from the newest checkpoint that exists here or in the storage."""
+    past, mirror = opened.past, opened.mirror
+    assert past is not None
+    assert mirror is not None
+    events = await anyio.to_thread.run_sync(
+        lambda: recovered(past, run.state.trials.values(), replay.unfinished(), mirror),
+        abandon_on_cancel=True,
+    )
+    for event in events:
+        if isinstance(event, ev.CheckpointDropped):
+            uploads.removals.expect_gone(event.trial_id, event.path)
+        run.record(event)
+        await warn("%s", notice_of(event))
+
+
+def _remove_leftovers(run: RunContext, replay: Replay, taken: list[TakenUp]) -> None:
+    """Remove unfinished saves and dropped checkpoints of the previous runs. Blocks."""
+    files = current.get()
+    trials = {item.trial.trial_id: item.trial for item in taken if not item.notice}
+    trials |= {trial_id: run.state.trials[trial_id] for trial_id in replay.dropped}
+    for trial_id, trial in trials.items():
+        kept = [checkpoint.path for checkpoint in trial.known_checkpoints]
+        remove_leftovers(trial.logdir, kept, replay.dropped.get(trial_id, ()), files)
+
+
+async def _continue(run: RunContext, item: TakenUp, *, ends_at_once: bool) -> None:
+    """Record how a trial goes on, and start its task."""
+    trial = item.trial
+    if trial.status.is_final and (item.reopened is None or ends_at_once):
+        return
+    if item.verdict is StopReason.FAILED and trial.error is not None:
+        run.trial_failed(trial.error)
+    if item.reopened is not None:
+        run.record(item.reopened)
+        run.wire(trial)
+    if item.paused is not None:
+        run.record(item.paused)
+    run.launch(trial, item.verdict)
+    if run.ending is not None:
+        trial.end(run.ending)
+
+
+def first_failure(run: RunContext) -> TrialError | None:
+    """Return the error of the first trial that a previous run left failed, None if there is none."""
+    failed = (trial.error for trial in run.state.trials.values() if trial.status is Status.ERROR)
+    return next((error for error in failed if error is not None), None)

@@ -1,0 +1,280 @@
+"""Runs an experiment: owns the tasks of its trials and the services beside them.
+
+Every change of state is recorded in the journal first; state, readers, loggers and callbacks follow it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from asynctune.errors import ConfigError, StorageError, TrialError, TuneError
+from asynctune.executors.base import Executor
+from asynctune.executors.serialization import Shipment
+from asynctune.executors.slots import Lease
+from asynctune.experiment import events as ev
+from asynctune.experiment.history import Past
+from asynctune.experiment.opening import Opened
+from asynctune.experiment.remote.uploader import Uploads
+from asynctune.experiment.state import ExperimentState
+from asynctune.experiment.status import Resume, StopReason
+from asynctune.runner.context import RunContext
+from asynctune.runner.decisions import Judge
+from asynctune.runner.dispatcher import Admission
+from asynctune.runner.live_trial import LiveTrial
+from asynctune.runner.plan.options import Plan
+from asynctune.runner.plan.preflight import Preflight
+from asynctune.runner.plan.run_started import started
+from asynctune.runner.replay import Replay
+from asynctune.runner.resume import first_failure, resume_trials
+from asynctune.runner.services import Services
+from asynctune.runner.trial_factory import Candidate, TrialMaker
+from asynctune.runner.trial_task.failures import only, summed_up
+from asynctune.runner.trial_task.task import TrialTask
+from asynctune.suggest.ask_tell import Suggestions
+
+
+class Runner(RunContext):
+    """Runs the trials of one experiment.
+
+    Args:
+        plan: What to do.
+        opened: The experiment.
+        shipment: The trainable.
+        executor: Where trials train; it is open while :meth:`run` runs.
+        preflight: What was found out about the plan and the trainable.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        opened: Opened,
+        shipment: Shipment,
+        executor: Executor,
+        preflight: Preflight,
+    ) -> None:
+        self.plan = plan
+        self.shipment = shipment
+        self.journal = opened.journal
+        self.mirror = opened.mirror
+        self.executor = executor
+        self._suggestions = Suggestions(
+            plan.searcher,
+            plan.space,
+            plan.options.num_samples,
+            plan.seed,
+            lag=preflight.most_at_once if plan.options.deterministic else None,
+        )
+        self._maker = TrialMaker(
+            plan, shipment, preflight, self._suggestions, opened.journal.read_rows
+        )
+        self.state: ExperimentState[LiveTrial] = ExperimentState(self._maker.make)
+        self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric, self._suggestions)
+        self._opened = opened
+        self._services = Services(self, opened, self._suggestions.total)
+        self._preflight = preflight
+        self._replay: Replay | None = None
+        self._began = time.monotonic()
+        self._trials: anyio.abc.TaskGroup | None = None
+        self._admission: Admission | None = None
+        self._drawing = anyio.CancelScope()
+        self._ending: StopReason | None = None
+        self._scope = anyio.CancelScope()
+        self._first_error: TrialError | None = None
+        self.is_ready = anyio.Event()
+
+    # -- for the parts of the run -------------------------------------------------------------------
+
+    @property
+    def slots(self) -> Admission:
+        assert self._admission is not None, "the run has not begun"
+        return self._admission
+
+    @property
+    def ending(self) -> StopReason | None:
+        return self._ending
+
+    def record(self, event: ev.Event, row: bytes | None = None) -> None:
+        place = self.journal.append(event, row)
+        self.state.apply(event, place)
+
+    def wire(self, trial: LiveTrial) -> None:
+        trial.wire(self.slots.news, self._preflight.cannot_pause)
+
+    def launch(self, trial: LiveTrial, reason: StopReason | None = None) -> None:
+        assert self._trials is not None, "the run has no task group for trials"
+        self._trials.start_soon(TrialTask(trial, self).run, reason)
+
+    def trial_failed(self, error: TrialError) -> None:
+        if self._first_error is None:
+            self._first_error = error
+        if self.plan.options.fail_fast:
+            self.cancel()
+
+    # -- for the handle on the run ------------------------------------------------------------------
+
+    @property
+    def uploads(self) -> Uploads | None:
+        """The uploads to the remote storage, None if there is none."""
+        return self._services.uploads
+
+    def stop(self, reason: StopReason = StopReason.EXPERIMENT, *, now: bool = False) -> None:
+        """Draw no more trials, and end those that run: at their next report, or now."""
+        if self._ending is None:
+            self._ending = reason
+        self._drawing.cancel()
+        for trial in self.state.trials.values():
+            trial.end(reason, now=now)
+
+    def cancel(self) -> None:
+        """End everything now; what runs may clean up for ``grace_s``."""
+        if self._ending is None:
+            self._ending = StopReason.CANCELLED
+            self._services.limit_drain(max(1.0, self.plan.grace_s))
+        self._scope.cancel()
+
+    def kill(self) -> None:
+        """End everything, and the grace of those that are cleaning up."""
+        self.cancel()
+        for trial in self.state.trials.values():
+            trial.grace.cancel()
+        self._services.kill()
+
+    def add_trial(self, config: dict[str, Any]) -> LiveTrial:
+        """Add a trial by hand; it waits for the next slot that is free.
+
+        Raises:
+            TuneError: The run is over, or ending.
+        """
+        if self._trials is None or self._ending is not None or self.slots.is_over:
+            raise TuneError("add_trial() was called on an experiment that has ended or is ending")
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"add_trial() was given {config!r}; a dict is wanted")
+        candidate = self._maker.by_hand(config)
+        self.executor.check_config(candidate.variant.config)
+        trial = self._add(candidate)
+        self.launch(trial)
+        return trial
+
+    # -- the whole run ----------------------------------------------------------------------------
+
+    def replay(self, past: Past) -> None:
+        """Take over what earlier drivers left. Takes a while; called in a thread, before the run."""
+        errored = self.plan.resume is Resume.ERRORED
+        exports = bool(self.plan.export_formats)
+        self._replay = Replay(
+            past, self.state, self.judge, self._suggestions, errored=errored, exports=exports
+        )
+        self._replay.run()
+        self._maker.go_on_from(list(self.state.trials.values()))
+
+    async def run(self) -> None:
+        """Run all trials to their ends.
+
+        Raises:
+            TrialError: A trial failed, and ``raise_on_failed_trial`` or ``fail_fast`` is set.
+            TuneError: What else ended the run, such as a metric that is missing; an exception of a
+                scheduler or stopper comes as it is.
+        """
+        try:
+            async with self.uploads.running() if self.uploads is not None else nullcontext():
+                await self._run()
+        except BaseExceptionGroup as group:
+            raise only(group) from None
+        finally:
+            self.is_ready.set()  # also when it never came to begin
+
+    async def _run(self) -> None:
+        error: BaseException | None = None
+        async with self._services.running():
+            try:
+                self.record(started(self.plan, self.shipment, self._opened.past))
+                # Before anything else is written: a directory of trials without a journal is nobody's.
+                await self.journal.synced()
+                with self._scope:
+                    async with anyio.create_task_group() as clock:
+                        clock.start_soon(self._watch_budget)
+                        self._admission = Admission(
+                            self, self._maker, self._suggestions, self._preflight.usual, self._begin
+                        )
+                        async with anyio.create_task_group() as self._trials:
+                            if self._replay is not None:
+                                await self._resume(self._replay)
+                            self._trials.start_soon(self._dispatch)
+                            self.is_ready.set()
+                        clock.cancel_scope.cancel()
+            except BaseException as exc:
+                error = only(exc)
+            finally:
+                self._trials = None
+                self.is_ready.set()
+                if error is None and self._first_error is not None and (
+                    self.plan.options.raise_on_failed_trial or self.plan.options.fail_fast
+                ):  # fmt: skip
+                    error = summed_up(self._first_error, list(self.state.trials.values()))
+                try:
+                    if not self.journal.is_broken:
+                        self.record(self._ended(error))
+                except StorageError as exc:
+                    error = error or exc
+        if error is not None:
+            raise error
+
+    async def _dispatch(self) -> None:
+        """Give slots away until the end, or until no more may be given."""
+        with self._drawing:
+            await self.slots.run()
+
+    @property
+    def _budget_left_s(self) -> float:
+        """How long this driver may work: the budget is the experiment's, over all its drivers."""
+        past = self._opened.past
+        return self.plan.time_budget_s - (past.seconds if past is not None else 0.0)
+
+    async def _watch_budget(self) -> None:
+        if not math.isinf(self.plan.time_budget_s):
+            await anyio.sleep(max(0.0, self._budget_left_s))
+            self.stop(StopReason.TIME_BUDGET, now=True)
+
+    async def _resume(self, replay: Replay) -> None:
+        """Continue the trials of the previous runs."""
+        for trial in self.state.trials.values():
+            self.wire(trial)
+        no_time_left = self._budget_left_s <= 0
+        await resume_trials(self, self._opened, replay, self.uploads, no_time_left=no_time_left)
+        if self._first_error is None:
+            self._first_error = first_failure(self)
+
+    def _begin(self, candidate: Candidate, lease: Lease) -> None:
+        """Add a trial and start its task with the slot."""
+        if self._ending is not None or self._trials is None:  # the run was stopped meanwhile
+            lease.release()
+            return
+        trial = self._add(candidate)
+        trial.lease = lease
+        self.launch(trial)
+
+    def _add(self, candidate: Candidate) -> LiveTrial:
+        event = self._maker.event(candidate)
+        self.record(event)
+        trial = self.state.trials[event.trial_id]
+        self.wire(trial)
+        self.judge.added(trial)
+        return trial
+
+    def _ended(self, error: BaseException | None) -> ev.RunEnded:
+        text = None
+        if isinstance(error, Exception):
+            reason, text = "failed", f"{type(error).__name__}: {error}"
+        elif error is not None or self._ending is StopReason.CANCELLED:
+            reason = "cancelled"
+        else:
+            reason = "stopped" if self._ending else "done"
+        return ev.RunEnded(reason, text, time.time(), time.monotonic() - self._began)

@@ -1,0 +1,124 @@
+"""What runs beside the trials of a run: progress, callbacks, loggers, policy files and uploads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+
+from asynctune._threads import warn
+from asynctune.callbacks.base import Callback, feed
+from asynctune.callbacks.logger_feed import LogFeeder
+from asynctune.callbacks.pbt_policies import PolicyLog
+from asynctune.callbacks.progress import LineProgress, OutputEcho, say, say_nothing
+from asynctune.experiment.opening import Opened
+from asynctune.experiment.remote.uploader import Uploads
+from asynctune.runner.context import RunContext
+
+_DRAIN_S = 30.0
+
+
+class Services:
+    """Starts what follows the journal of a run, and lets it finish after the last trial.
+
+    Args:
+        run: The run.
+        opened: The experiment that the run works on.
+        total: How many trials the run has, None if it has no end.
+    """
+
+    def __init__(self, run: RunContext, opened: Opened, total: int | None) -> None:
+        self._run = run
+        self._past = opened.past
+        self._total = total
+        self._drain_s = _DRAIN_S
+        self._is_hurried = False
+        self._draining: anyio.CancelScope | None = None
+        self.uploads = _uploads(run, opened)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the journal while the block runs, and then until its last event.
+
+        The journal is closed at the end. What does not finish within a limit is cancelled.
+        """
+        run = self._run
+        try:
+            consumers = await self._consumers()
+            async with anyio.create_task_group() as services:
+                services.start_soon(run.journal.sync_in_groups)
+                for consumer in consumers:
+                    services.start_soon(feed, consumer, run.journal.follow_on(), run.state)
+                if run.plan.loggers:
+                    feeder = LogFeeder(run.plan.loggers, run.state, self._past)
+                    services.start_soon(feeder.run, run.journal.follow_on())
+                try:
+                    yield
+                finally:
+                    run.journal.end()
+                    # Shielded: even a cancelled run writes its last lines, within the limit.
+                    self._draining = services.cancel_scope
+                    self._draining.shield = True
+                    self._draining.deadline = anyio.current_time() + self._drain_s
+                    if self._is_hurried and self.uploads is not None:
+                        self.uploads.hurry(self._drain_s)
+            if services.cancel_scope.cancelled_caught:
+                await warn(
+                    "loggers or callbacks did not end within %g s and were cut", self._drain_s
+                )
+        finally:
+            run.journal.close()
+
+    def limit_drain(self, seconds: float) -> None:
+        """Shorten the time that loggers, callbacks and uploads get after the last trial."""
+        self._drain_s = min(self._drain_s, seconds)
+        self._is_hurried = True
+
+    def kill(self) -> None:
+        """Leave loggers, callbacks and uploads one more second."""
+        self.limit_drain(1.0)
+        if self.uploads is not None:
+            self.uploads.hurry(self._drain_s)
+        if self._draining is not None:
+            self._draining.deadline = anyio.current_time() + self._drain_s
+
+    async def _consumers(self) -> list[Callback]:
+        """Return the callbacks of the run: ours, each caught up with the previous runs, then the user's."""
+        plan, state = self._run.plan, self._run.state
+        options = plan.options
+        consumers: list[Callback] = []
+        if options.verbose:
+            progress = LineProgress(state, self._total, options.metric, options.mode)
+            if self._past is not None:
+                ended, known = state.num_final, len(state.trials)
+                summary = f"resumed {plan.name}: {ended} of {known} trials so far have ended"
+                await anyio.to_thread.run_sync(progress.resume, summary)
+            consumers.append(progress)
+        if options.log_to_driver:
+            echo = OutputEcho(state)
+            await anyio.to_thread.run_sync(echo.resume)
+            consumers.append(echo)
+        if plan.scheduler.log_config:
+            policies = PolicyLog(plan.directory, self._past)
+            await anyio.to_thread.run_sync(policies.catch_up)
+            consumers.append(policies)
+        return consumers + list(options.callbacks or ())
+
+
+def _uploads(run: RunContext, opened: Opened) -> Uploads | None:
+    if opened.mirror is None:
+        return None
+    plan = run.plan
+    return Uploads(
+        opened.mirror,
+        opened.journal,
+        run.state,
+        directory=plan.directory,
+        interval_s=plan.upload_interval_s,
+        keeps_few=plan.options.keep_checkpoints_num is not None,
+        itself=run.shipment.is_durable,
+        say=say if plan.options.verbose else say_nothing,
+        is_unsure=opened.is_behind,
+    )

@@ -1,0 +1,158 @@
+"""How the trials of a run are made: ids, configurations, and what is written down about each."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio.to_thread
+
+from asynctune.executors.serialization import Shipment
+from asynctune.experiment import events as ev
+from asynctune.experiment.retention import CheckpointManager
+from asynctune.resources import Resources
+from asynctune.result import Row, shown
+from asynctune.runner.live_trial import LiveTrial
+from asynctune.runner.plan.options import Plan
+from asynctune.runner.plan.preflight import Preflight
+from asynctune.space.codec import decoded, encoded
+from asynctune.space.sampling import Variant
+from asynctune.space.space import Space
+from asynctune.suggest.ask_tell import Drawn, Suggestions
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A trial that was drawn, or given by hand, and waits for a slot.
+
+    Args:
+        trial_id: Its id.
+        index: Its number.
+        variant: Its configuration.
+        resources: What it asks for.
+        shown: How its configuration is shown.
+        known: How much the searcher had been told; None if it was given by hand.
+    """
+
+    trial_id: str
+    index: int
+    variant: Variant
+    resources: Resources
+    shown: dict[str, Any]
+    known: int | None
+
+
+class TrialMaker:
+    """Makes the trials of a run.
+
+    Args:
+        plan: The run.
+        shipment: Its trainable.
+        preflight: Knows what a configuration asks for.
+        suggestions: Where configurations come from.
+        read_rows: Reads rows of the journal.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        shipment: Shipment,
+        preflight: Preflight,
+        suggestions: Suggestions,
+        read_rows: Callable[[Sequence[int]], list[Row]],
+    ) -> None:
+        self._plan = plan
+        self._shipment = shipment
+        self._preflight = preflight
+        self._suggestions = suggestions
+        self._read_rows = read_rows
+        self._prefix = secrets.token_hex(3)[:5]
+        self._next = 0
+        self._reserved: tuple[str, int] | None = None
+        self._configs: dict[str, dict[str, Any]] = {}
+
+    def go_on_from(self, trials: Sequence[LiveTrial]) -> None:
+        """Name trials as those of earlier drivers are named, and number them on."""
+        for trial in trials:
+            self._prefix = trial.trial_id.rpartition("_")[0]
+            self._next = max(self._next, trial.index + 1)
+
+    async def draw(self) -> Candidate | None:
+        """Ask for the next trial; None: there is none now."""
+        if self._reserved is None:
+            self._reserved = self._new_id()
+        # In a thread: searchers and sample_from are the user's code, a configuration may be large.
+        candidate = await anyio.to_thread.run_sync(self._draw, *self._reserved)
+        if candidate is not None:
+            self._reserved = None
+        return candidate
+
+    def by_hand(self, config: Mapping[str, Any]) -> Candidate:
+        """Return the candidate of a configuration that was given by hand."""
+        trial_id, index = self._new_id()
+        variant = Space(config).variant(index, self._plan.seed)
+        variant = replace(variant, tag=variant.tag or "by hand")
+        return self._looked_at(trial_id, index, variant, None)
+
+    def event(self, candidate: Candidate) -> ev.TrialAdded:
+        """Return what is written down about a new trial; its configuration is kept for :meth:`make`."""
+        trial_id, variant = candidate.trial_id, candidate.variant
+        by_hand = candidate.known is None
+        self._configs[trial_id] = variant.config
+        given = variant.config if by_hand else dict(variant.others)
+        event = ev.TrialAdded(
+            trial_id=trial_id,
+            index=candidate.index,
+            name=f"{self._shipment.name}_{trial_id}",
+            tag=variant.tag,
+            config=candidate.shown,
+            drawn=None if by_hand else variant.drawn,
+            resources=candidate.resources.to_dict(),
+            wall_time=time.time(),
+            given=encoded(given) if given else None,
+            known=candidate.known or 0,
+        )
+        creator = self._plan.options.trial_name_creator
+        if creator is not None:
+            event = replace(event, name=str(creator(self._trial(event, variant.config))))
+        return event
+
+    def make(self, event: ev.TrialAdded) -> LiveTrial:
+        """Make the trial of an event: one of :meth:`event`, or of an earlier driver."""
+        config = self._configs.pop(event.trial_id, None)
+        if config is None:
+            config = decoded(event.given)
+            if event.drawn is not None:
+                config = self._plan.space.rebuild(event.drawn, config)
+        return self._trial(event, config)
+
+    def _trial(self, event: ev.TrialAdded, config: dict[str, Any] | None) -> LiveTrial:
+        options = self._plan.options
+        return LiveTrial(
+            event,
+            directory=self._plan.directory,
+            read_rows=self._read_rows,
+            config=config,
+            kept=CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr),
+        )
+
+    def _new_id(self) -> tuple[str, int]:
+        index = self._next
+        self._next += 1
+        return f"{self._prefix}_{index:05d}", index
+
+    def _draw(self, trial_id: str, index: int) -> Candidate | None:
+        drawn = self._suggestions.ask(trial_id)
+        if not isinstance(drawn, Drawn):
+            return None
+        return self._looked_at(trial_id, index, drawn.variant, drawn.known)
+
+    def _looked_at(
+        self, trial_id: str, index: int, variant: Variant, known: int | None
+    ) -> Candidate:
+        """Find out what a variant asks for, and how it is shown."""
+        resources = self._preflight.resources_of(variant.config)
+        return Candidate(trial_id, index, variant, resources, shown(variant.config), known)

@@ -1,0 +1,1 @@
+"""The task of one trial: training, decisions, checkpoints and failures, until the trial ends."""

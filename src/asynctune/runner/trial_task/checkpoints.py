@@ -1,0 +1,224 @@
+"""How the checkpoints of one trial are made, restored, passed over and deleted, each written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+import anyio.to_thread
+
+from asynctune._threads import warn
+from asynctune.errors import (
+    CheckpointCorrupt,
+    ConfigError,
+    StorageError,
+    TrialError,
+    TrialTimeout,
+    WorkerDied,
+)
+from asynctune.executors.actor import Actor, Step
+from asynctune.experiment import events as ev
+from asynctune.experiment.remote.replica import Mirror
+from asynctune.experiment.status import StopReason
+from asynctune.experiment.trial import CheckpointRef
+from asynctune.result import TRAINING_ITERATION
+from asynctune.runner.context import RunContext
+from asynctune.runner.live_trial import LiveTrial
+from asynctune.trainable.function import FunctionTrainable
+
+
+class NotRestored(Exception):
+    """A checkpoint of the trial could not be restored."""
+
+    def __init__(self, checkpoint: CheckpointRef, error: TrialError) -> None:
+        super().__init__(checkpoint.path)
+        self.checkpoint = checkpoint
+        self.error = error
+
+
+@contextmanager
+def limit(trial_id: str, seconds: float, argument: str, what: str = "") -> Iterator[None]:
+    """Raise TrialTimeout when the block takes too long.
+
+    Args:
+        trial_id: Whose block it is.
+        seconds: How long it may take.
+        argument: What set the limit.
+        what: Which call it is about, or "".
+    """
+    with anyio.move_on_after(seconds) as clock:
+        yield
+    if clock.cancelled_caught:
+        where = f" in {what}" if what else ""
+        raise TrialTimeout(
+            f"trial {trial_id} took longer than {argument}={seconds:g}{where}", trial_id=trial_id
+        )
+
+
+class Checkpointing:
+    """Saves and restores one trial.
+
+    Args:
+        trial: The trial.
+        run: The run.
+    """
+
+    def __init__(self, trial: LiveTrial, run: RunContext) -> None:
+        self._trial = trial
+        self._run = run
+        self._died_in_restore: str | None = None
+
+    async def restore(self, actor: Actor) -> str | None:
+        """Restore the newest checkpoint, if there is one; return where the attempt begins from.
+
+        Raises:
+            NotRestored: It is no good.
+        """
+        trial, checkpoint = self._trial, self._trial.checkpoint
+        begin = checkpoint.path if checkpoint else self._run.plan.restore
+        if begin is None:
+            return None
+        if checkpoint is not None and self._run.mirror is not None:
+            await self._bring(checkpoint, self._run.mirror)
+        try:
+            with self._limit("_restore"):
+                await actor.restore(begin)
+        except TrialError as exc:
+            if checkpoint is None:
+                raise
+            raise NotRestored(checkpoint, exc) from exc
+        return trial.stored_path(begin)
+
+    async def _bring(self, checkpoint: CheckpointRef, mirror: Mirror) -> None:
+        """Have a checkpoint here that a driver on another machine saved."""
+        trial_id = self._trial.trial_id
+        try:
+            with self._limit("_restore"):
+                await anyio.to_thread.run_sync(
+                    mirror.bring, checkpoint.path, abandon_on_cancel=True, limiter=mirror.bringing
+                )
+        except (CheckpointCorrupt, FileNotFoundError, StorageError) as exc:
+            error = TrialError(f"trial {trial_id} cannot go on: {exc}", trial_id=trial_id)
+            if isinstance(exc, StorageError):  # it may come another time
+                raise error from exc
+            error.__cause__ = exc
+            raise NotRestored(checkpoint, error) from exc
+
+    async def falls_back(self, failed: NotRestored) -> bool:
+        """Go back one checkpoint after a failed restore; tell whether there is one."""
+        trial, checkpoint, error = self._trial, failed.checkpoint, failed.error
+        if isinstance(error, WorkerDied) and self._died_in_restore != checkpoint.path:
+            # What killed the worker may have nothing to do with the checkpoint: once more, then.
+            self._died_in_restore = checkpoint.path
+            await warn("%s; the same checkpoint is tried once more", error)
+            return True
+        before = trial.checkpoints[-2] if len(trial.checkpoints) > 1 else None
+        self._run.record(
+            ev.CheckpointRejected(
+                trial_id=trial.trial_id,
+                path=trial.stored_path(checkpoint.path),
+                error=str(error),
+                wall_time=time.time(),
+            )
+        )
+        if before is None:
+            error.add_note(f"{checkpoint.path} was the last checkpoint of the trial")
+            return False
+        await warn(
+            "the checkpoint %s cannot be restored (%s); trial %s goes on from the one before, %s",
+            checkpoint.path, error, trial.trial_id, before.path,
+        )  # fmt: skip
+        return True
+
+    def began_behind(self) -> int | None:
+        """Return the row that the attempt begins behind, if that is not the last one that counts."""
+        trial = self._trial
+        sequence = trial.checkpoint.sequence if trial.checkpoint is not None else -1
+        return sequence if sequence < trial.last_sequence else None
+
+    def is_due(self, step: Step, reason: StopReason | None) -> bool:
+        """Tell whether the options ask for a checkpoint at this result.
+
+        Args:
+            step: The result.
+            reason: Why the trial ends with it, None if it does not.
+        """
+        if step.checkpoint:
+            return True
+        if self._is_function:
+            return False  # it has offered none with this report, so there is nothing new to keep
+        options = self._run.plan.options
+        if reason is not None and options.checkpoint_at_end:
+            return True
+        iteration = self._trial.last_result.get(TRAINING_ITERATION)
+        return bool(
+            options.checkpoint_freq and iteration and iteration % options.checkpoint_freq == 0
+        )
+
+    async def save_on_demand(self, actor: Actor, wanted_by: str) -> None:
+        """See that the trial can go on from its newest checkpoint: save it, if it is not saved here.
+
+        A function saves when it likes, so its newest one may lie some results back.
+
+        Raises:
+            ConfigError: It is a function that has reported no checkpoint.
+        """
+        trial = self._trial
+        if trial.checkpoint is not None and trial.checkpoint.sequence == trial.last_sequence:
+            return
+        if not self._is_function:
+            await self.save(actor)
+        elif trial.checkpoint is None:
+            raise ConfigError(
+                f"{wanted_by} needs a checkpoint of {trial.name}, but the function "
+                f"{self._run.shipment.name} has reported none; pass one with its results: "
+                "tune.report(..., checkpoint=...), and begin from tune.get_checkpoint()"
+            )
+
+    async def save(self, actor: Actor) -> None:
+        """Save a checkpoint; then, when it is durably known, drop those that nothing needs."""
+        trial, run = self._trial, self._run
+        with self._limit("_save"):
+            path = await actor.save()
+        self.note(path)
+        await run.journal.synced()
+        surplus = trial.kept.surplus()
+        for old in surplus:
+            run.record(ev.CheckpointDropped(trial.trial_id, trial.stored_path(old.path)))
+        if surplus:
+            await run.journal.synced()
+        if not self._is_kept_elsewhere:
+            with self._limit("delete_checkpoint"):
+                for old in surplus:
+                    await self._delete(actor, old)
+
+    def note(self, path: str) -> None:
+        """Write a complete checkpoint down, as that of the newest row."""
+        trial = self._trial
+        iteration = trial.last_result.get(TRAINING_ITERATION)
+        last, stored = trial.next_sequence - 1, trial.stored_path(path)
+        self._run.record(ev.Checkpointed(trial.trial_id, trial.attempt, last, stored, iteration))
+
+    @property
+    def _is_function(self) -> bool:
+        return issubclass(self._run.shipment.cls, FunctionTrainable)
+
+    @property
+    def _is_kept_elsewhere(self) -> bool:
+        """Whether checkpoints are removed by the uploads, when the journal there says they may be."""
+        return self._run.shipment.is_durable and self._run.mirror is not None
+
+    @contextmanager
+    def _limit(self, hook: str) -> Iterator[None]:
+        with limit(self._trial.trial_id, self._run.plan.hook_timeout_s, "hook_timeout_s", hook):
+            yield
+
+    async def _delete(self, actor: Actor, old: CheckpointRef) -> None:
+        try:
+            await actor.delete_checkpoint(old.path)
+        except WorkerDied:
+            raise
+        except TrialError as exc:  # room is wasted, and nothing else: a resume tries again
+            await warn("a checkpoint that nothing needs stays: %s", exc)

@@ -1,0 +1,165 @@
+"""Stoppers that end a trial, or the whole run, whose metric does not move any more."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from bisect import insort
+from collections import deque
+from collections.abc import Collection
+from typing import TypeAlias
+
+from asynctune._checks import direction, key, number, whole
+from asynctune.errors import ConfigError, MetricMissing
+from asynctune.result import TRAINING_ITERATION, Row, flatten
+from asynctune.schedulers.base import score_of
+from asynctune.schedulers.stoppers.base import Stopper
+from asynctune.schedulers.stoppers.limits import time_in
+
+_Top: TypeAlias = tuple[float, str, float]
+"""A value of which less is better, and the trial and training_iteration that it is of."""
+
+
+class TrialPlateauStopper(Stopper):
+    """Stops a trial whose metric does not move any more.
+
+    It does not once the standard deviation of its last results is less than a bound. Values that are not
+    finite are equal to themselves and infinitely far from all others; NaN does not reach the threshold.
+
+    Args:
+        metric: What is looked at; nested ones are written flat.
+        std: The bound, greater than 0.
+        num_results: How many results are looked at, at least 2.
+        grace_period: Before which ``training_iteration`` no trial is stopped.
+        metric_threshold: Only trials are stopped whose metric is at least as good as this.
+        mode: ``"min"`` or ``"max"``; needed with ``metric_threshold``.
+
+    Raises:
+        ConfigError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        std: float = 0.01,
+        num_results: int = 4,
+        grace_period: int = 4,
+        metric_threshold: float | None = None,
+        *,
+        mode: str | None = None,
+    ) -> None:
+        name = type(self).__name__
+        self._metric = key(name, "metric", metric)
+        self._std = number(name, "std", std, above=0)
+        self._num_results = whole(name, "num_results", num_results, 2)
+        self._grace_period = whole(name, "grace_period", grace_period, 0)
+        if metric_threshold is not None and mode is None:
+            raise ConfigError(
+                f"mode of {name} is not given, but metric_threshold is; 'min' or 'max' is wanted"
+            )
+        # Without a mode the sign does not matter.
+        self._mode = "max" if mode is None else direction(name, "mode", mode)
+        self._threshold = -math.inf
+        if metric_threshold is not None:
+            threshold = number(name, "metric_threshold", metric_threshold)
+            self._threshold = threshold if self._mode == "max" else -threshold
+        self._latest: dict[str, deque[tuple[float, float]]] = {}
+
+    def __call__(self, trial_id: str, result: Row) -> bool:
+        iteration = time_in(self, result, TRAINING_ITERATION)
+        score = _score(self, result, self._metric, self._mode)
+        latest = self._latest.setdefault(trial_id, deque(maxlen=self._num_results))
+        while latest and latest[-1][0] >= iteration:  # a retry reports them again
+            latest.pop()
+        latest.append((iteration, score))
+        return (
+            len(latest) == self._num_results
+            and iteration >= self._grace_period
+            and score >= self._threshold
+            and _spread([value for _, value in latest]) < self._std
+        )
+
+
+class EarlyStopping(Stopper):
+    """Stops the whole run when its best results do not get better any more.
+
+    They do not once the standard deviation of the best ``top`` results of all trials is at most ``std``.
+    Values that are not finite are none of the best.
+
+    Args:
+        metric: What is looked at; nested ones are written flat.
+        std: The bound, greater than 0.
+        top: How many results are looked at, at least 2.
+        mode: ``"min"`` or ``"max"``: which are the best.
+        patience: For how many results in a row this has to hold, 0 being the same as 1.
+
+    Raises:
+        ConfigError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        std: float = 0.001,
+        top: int = 10,
+        mode: str = "min",
+        patience: int = 0,
+    ) -> None:
+        name = type(self).__name__
+        self._metric = key(name, "metric", metric)
+        self._std = number(name, "std", std, above=0)
+        self._num_top = whole(name, "top", top, 2)
+        self._mode = direction(name, "mode", mode)
+        self._patience = whole(name, "patience", patience, 0)
+        self._top: list[_Top] = []
+        self._newest: dict[str, float] = {}
+        self._has_plateaued = False
+        self._num_results = 0  # since when it has
+
+    def __call__(self, trial_id: str, result: Row) -> bool:
+        iteration = time_in(self, result, TRAINING_ITERATION)
+        value = -_score(self, result, self._metric, self._mode)
+        is_again = iteration <= self._newest.get(trial_id, -math.inf)
+        if is_again:
+            self._forget(trial_id, iteration)
+        else:
+            self._newest[trial_id] = iteration
+        if math.isfinite(value):
+            insort(self._top, (value, trial_id, iteration))
+            del self._top[self._num_top :]
+        self._has_plateaued = (
+            len(self._top) == self._num_top
+            and _spread([value for value, _, _ in self._top]) <= self._std
+        )
+        if not self._has_plateaued:
+            self._num_results = 0
+        elif not is_again:
+            self._num_results += 1
+        return self.stop_all()
+
+    def stop_all(self) -> bool:
+        return self._has_plateaued and self._num_results >= self._patience
+
+    def _forget(self, trial_id: str, iteration: float) -> None:
+        """A result is reported again: what it was before does not count."""
+        self._top = [entry for entry in self._top if entry[1:] != (trial_id, iteration)]
+
+
+ExperimentPlateauStopper = EarlyStopping
+
+
+def _score(stopper: Stopper, result: Row, metric: str, mode: str) -> float:
+    """Return the metric of a result as a number of which more is better, -inf for NaN."""
+    try:
+        return score_of(flatten(result), metric, mode)
+    except MetricMissing as exc:
+        raise MetricMissing(metric, exc.found, wanted_by=type(stopper).__name__) from None
+
+
+def _spread(values: Collection[float]) -> float:
+    """Return the standard deviation of values, 0 if they are all the same, even if that is infinite."""
+    if len(set(values)) == 1:
+        return 0.0
+    if not all(map(math.isfinite, values)):
+        return math.inf
+    return statistics.pstdev(values)
