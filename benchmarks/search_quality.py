@@ -89,7 +89,7 @@ def search_theirs(python: str, cases: list[dict[str, Any]], jobs: int) -> Iterat
         "seconds": [list(table[n].seconds) for n in best],
         "accuracy": [list(table[n].metrics[ours.METRIC]) for n in best],
         "configs": [dict(table[n].config) for n in best],
-        "domains": {name: _told(domain) for name, domain in table.domains.items()},
+        "domains": {name: _on_message(domain) for name, domain in table.domains.items()},
         "check": check,
     }
     running = []
@@ -111,7 +111,7 @@ def search_theirs(python: str, cases: list[dict[str, Any]], jobs: int) -> Iterat
             raise SystemExit(f"{python} search/peers.py failed")
 
 
-def _told(domain: Any) -> dict[str, Any]:
+def _on_message(domain: Any) -> dict[str, Any]:
     """Describe a domain to the peers: how it is drawn, and how it is laid out."""
     if isinstance(domain, Choice):
         values = list(domain.categories)

@@ -51,7 +51,7 @@ GRACE_S = 5.0
 _PACKAGE = str(Path(asynctune.__file__).parent) + os.sep
 _TESTING = _PACKAGE + "testing" + os.sep
 _FILES = _PACKAGE + "storage/filesystem.py"
-_SYNCHRONOUS = ("ExperimentAnalysis.", "StoredJournal.", "_exists")
+_SYNCHRONOUS = ("ExperimentAnalysis.", "JournalReader.", "_exists")
 _LIBRARIES = tuple(
     sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )

@@ -102,12 +102,12 @@ class ScriptedStorage:
 
     def upload(self, key: str, source: Path) -> None:
         data = source.read_bytes()
-        self._told("upload", key)
+        self._on_message("upload", key)
         self.script.objects[self._key(key)] = data
         self.script.after(f"upload {key}")
 
     def create(self, key: str, data: bytes) -> bool:
-        self._told("create", key)
+        self._on_message("create", key)
         with self.script.lock:
             if self._key(key) in self.script.objects:
                 return False
@@ -129,7 +129,7 @@ class ScriptedStorage:
             file.write(data)
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
-        self._told("list", prefix)
+        self._on_message("list", prefix)
         if self.script.listed is not None:
             yield from self.script.listed()
         root = joined(self._prefix, "") if self._prefix else ""
@@ -140,12 +140,12 @@ class ScriptedStorage:
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._told("delete", key)
+            self._on_message("delete", key)
             self.script.objects.pop(self._key(key), None)
             self.script.after(f"delete {key}")
 
     def exists(self, key: str) -> bool:
-        self._told("exists", key)
+        self._on_message("exists", key)
         return self._key(key) in self.script.objects
 
     def close(self) -> None:
@@ -154,14 +154,14 @@ class ScriptedStorage:
     def _key(self, key: str) -> str:
         return joined(self._prefix, plain_key(key, self.url))
 
-    def _told(self, verb: str, key: str) -> None:
+    def _on_message(self, verb: str, key: str) -> None:
         call = f"{verb} {key}"
         with self.script.lock:
             self.script.calls.append(call)
             self.script.before(call)
 
     def _served(self, verb: str, key: str) -> bytes:
-        self._told(verb, key)
+        self._on_message(verb, key)
         path = self._key(key)
         if path not in self.script.objects:
             raise FileNotFoundError(key)

@@ -178,10 +178,10 @@ class RayController:
         self.fill()
         while (trial := self.clock.next()) is not None:
             if trial.status == RUNNING:
-                self.judge(trial)
+                self.decider(trial)
             self.fill()
 
-    def judge(self, trial):
+    def decider(self, trial):
         result = {
             METRIC: self.clock.value(trial),
             "training_iteration": trial.epoch,

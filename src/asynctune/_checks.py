@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex
 from asynctune.errors import ConfigError, TuneError
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """Return at most 200 characters of a repr, whatever the repr does."""
     try:
         return repr(value)[:200]
@@ -24,7 +24,7 @@ def shown(value: object) -> str:
         return f"<{type(value).__qualname__}, whose repr raised {type(exc).__name__}>"
 
 
-def described(error: BaseException) -> str:
+def safe_str(error: BaseException) -> str:
     """Return the kind and text of an exception, whatever its ``str`` does."""
     try:
         return f"{type(error).__name__}: {error}"
@@ -41,7 +41,7 @@ def function_name(function: object) -> str:
 
 
 @contextmanager
-def about(argument: str) -> Iterator[None]:
+def naming_argument(argument: str) -> Iterator[None]:
     """Let the error of whatever goes wrong in the block name an argument.
 
     Args:
@@ -57,10 +57,10 @@ def about(argument: str) -> Iterator[None]:
             raise
         raise type(exc)(f"{argument}: {exc}") from exc.__cause__
     except Exception as exc:
-        raise ConfigError(f"{argument} cannot be used, since it raised {described(exc)}") from exc
+        raise ConfigError(f"{argument} cannot be used, since it raised {safe_str(exc)}") from exc
 
 
-def number(
+def check_number(
     owner: str,
     name: str,
     value: Any,
@@ -91,10 +91,10 @@ def number(
         if math.isfinite(bound)
     ]
     wanted = " ".join(["a finite number", *bounds])
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; {wanted} is wanted")
+    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; {wanted} is wanted")
 
 
-def number_in(value: Any) -> float | None:
+def as_float(value: Any) -> float | None:
     """Return a value of a result as a float, None if it is no number."""
     if not isinstance(value, numbers.Real):
         return None
@@ -104,7 +104,7 @@ def number_in(value: Any) -> float | None:
         return math.inf if int(value) > 0 else -math.inf  # type: ignore[call-overload]
 
 
-def whole(owner: str, name: str, value: Any, least: int, most: float = math.inf) -> int:
+def check_int(owner: str, name: str, value: Any, least: int, most: float = math.inf) -> int:
     """Return an argument that is to be an int within bounds."""
     if not isinstance(value, bool) and isinstance(value, SupportsIndex):
         with suppress(Exception):  # an array of several numbers
@@ -112,49 +112,49 @@ def whole(owner: str, name: str, value: Any, least: int, most: float = math.inf)
             if least <= plain <= most:
                 return plain
     bounds = f"of at least {least}" if math.isinf(most) else f"from {least} to {most:g}"
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; an int {bounds} is wanted")
+    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; an int {bounds} is wanted")
 
 
-def fraction(owner: str, name: str, value: Any) -> float:
+def check_fraction(owner: str, name: str, value: Any) -> float:
     """Return an argument that is to be a number from 0 to 1."""
-    plain = number_in(value)
+    plain = as_float(value)
     if plain is not None and type(value) is not bool and 0 <= plain <= 1:
         return plain
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; a number from 0 to 1 is wanted")
+    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; a number from 0 to 1 is wanted")
 
 
-def seed_or_none(owner: str, value: Any) -> int | None:
+def check_seed(owner: str, value: Any) -> int | None:
     """Return the argument ``seed``."""
-    return None if value is None else whole(owner, "seed", value, 0)
+    return None if value is None else check_int(owner, "seed", value, 0)
 
 
-def flag(owner: str, name: str, value: Any) -> bool:
+def check_bool(owner: str, name: str, value: Any) -> bool:
     """Return an argument that is to be True or False."""
     if isinstance(value, bool):
         return value
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; True or False is wanted")
+    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; True or False is wanted")
 
 
-def key(owner: str, name: str, value: Any) -> str:
+def check_key(owner: str, name: str, value: Any) -> str:
     """Return an argument that is to be the name of a key of the results."""
     if isinstance(value, str) and value:
         return value
     raise ConfigError(
-        f"{name} of {owner} is {shown(value)}; the name of a key of the results is wanted"
+        f"{name} of {owner} is {safe_repr(value)}; the name of a key of the results is wanted"
     )
 
 
-def direction(owner: str, name: str, value: Any) -> str:
+def check_mode(owner: str, name: str, value: Any) -> str:
     """Return an argument that is to be ``"min"`` or ``"max"``."""
     if isinstance(value, str) and value in ("min", "max"):
         return value
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; 'min' or 'max' is wanted")
+    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; 'min' or 'max' is wanted")
 
 
-def listed(owner: str, name: str, value: Any) -> list[Any]:
+def check_list(owner: str, name: str, value: Any) -> list[Any]:
     """Return an argument that is to be a list or tuple; None is an empty one."""
     if value is None:
         return []
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(value)
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; a list is wanted")
+    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; a list is wanted")

@@ -15,7 +15,7 @@ T = TypeVar("T")
 _log = logging.getLogger("asynctune")
 
 
-def limiter(threads: int) -> anyio.CapacityLimiter:
+def thread_limiter(threads: int) -> anyio.CapacityLimiter:
     """Return a limiter for threads that are not to wait for those of others, on a loop.
 
     anyio's own lets 40 work at a time, for all who use it. A loop that lets one thread work at a time,
@@ -25,17 +25,17 @@ def limiter(threads: int) -> anyio.CapacityLimiter:
     return shared if shared.total_tokens == 1 else anyio.CapacityLimiter(threads)
 
 
-async def run_at_once(function: Callable[..., T], *args: Any) -> T:
+async def run_in_thread(function: Callable[..., T], *args: Any) -> T:
     """Call a function of ours in a thread, however many the code of users keeps busy."""
-    return await anyio.to_thread.run_sync(function, *args, limiter=limiter(1))
+    return await anyio.to_thread.run_sync(function, *args, limiter=thread_limiter(1))
 
 
-async def warn(message: str, *args: object, error: BaseException | None = None) -> None:
+async def log_warning(message: str, *args: object, error: BaseException | None = None) -> None:
     """Log a warning in a thread, since handlers may block; with the traceback of an exception if given."""
-    await run_at_once(lambda: _log.warning(message, *args, exc_info=error))
+    await run_in_thread(lambda: _log.warning(message, *args, exc_info=error))
 
 
-async def run_whole(
+async def run_uninterrupted(
     function: Callable[..., T],
     *args: Any,
     undo: Callable[[T], object],
@@ -55,12 +55,12 @@ async def run_whole(
     cancelled: asyncio.CancelledError | None = None
     # The shield keeps a cancelled scope around us from knocking again at each turn of the loop.
     with anyio.CancelScope(shield=True):
-        task = asyncio.ensure_future(run_at_once(function, *args))
+        task = asyncio.ensure_future(run_in_thread(function, *args))
         cancelled = await _wait_out(task, hurry)
         if cancelled is None:
             return task.result()
         if task.exception() is None:
-            undone = asyncio.ensure_future(run_at_once(undo, task.result()))
+            undone = asyncio.ensure_future(run_in_thread(undo, task.result()))
             await _wait_out(undone)
             undone.result()
     assert cancelled is not None, "otherwise the result was returned"

@@ -21,7 +21,7 @@ from executor_harness import (
 
 from asynctune import track
 from asynctune.errors import ExecutorError, NotSerializable, TrialError, TrialTimeout
-from asynctune.executors.actor import Farewell
+from asynctune.executors.actor import ShutdownResult
 from asynctune.trainable.base import Trainable
 
 
@@ -46,15 +46,15 @@ class EndingContract(ExecutorHarness):
         self, trainable, method, raised
     ):
         async def use(pool):
-            nonlocal actor, farewell
+            nonlocal actor, shut_down
             async with pool.actor(trainable, {"raised": raised}, grace_s=1) as actor:
                 try:
                     with anyio.fail_after(10):
                         await actor.train()
                 finally:
-                    farewell = await actor.farewell(1)
+                    shut_down = await actor.shut_down(1)
 
-        actor, farewell = None, Farewell()
+        actor, shut_down = None, ShutdownResult()
         async with self.make_executor() as pool:
             with pytest.raises(TrialError, match=rf"failed in {method}\(\)") as caught:
                 await use(pool)
@@ -62,7 +62,7 @@ class EndingContract(ExecutorHarness):
             assert 'raise RAISED[config["raised"]]' in shown
             assert 'raise RAISED[config["raised"]]' in caught.value.traceback
             assert "boom" in shown
-            assert farewell.error is None, "after a failure it is stopped as usual"
+            assert shut_down.error is None, "after a failure it is stopped as usual"
             if trainable in (given.RaisesInTrain, given.RaisesInAsyncTrain):
                 assert stops(actor) == 1
             async with pool.actor(given.Counter) as actor:
@@ -125,9 +125,9 @@ class EndingContract(ExecutorHarness):
         async with self.make_executor() as pool:
             async with pool.actor(function, meeting.config) as actor:
                 with watched((await actor.train())["pid"]) as process:
-                    farewell = await actor.farewell(0.2)
-                    assert isinstance(farewell.error, TrialTimeout)
-                    assert "did not end" in str(farewell.error)
+                    shut_down = await actor.shut_down(0.2)
+                    assert isinstance(shut_down.error, TrialTimeout)
+                    assert "did not end" in str(shut_down.error)
                     assert not self.can_kill or await is_readable(process)
             assert asyncio.all_tasks() == tasks
             meeting.let_go()
@@ -174,12 +174,12 @@ class EndingContract(ExecutorHarness):
             train = asyncio.ensure_future(actor.train())
             await meeting.begun()
             train.cancel()
-            ending = asyncio.ensure_future(actor.farewell(30))
+            ending = asyncio.ensure_future(actor.shut_down(30))
             meeting.let_go()
-            farewell = await ending
-            assert farewell.late is not None
-            assert farewell.late.row["x"] == 1
-            assert farewell.error is None
+            shut_down = await ending
+            assert shut_down.late is not None
+            assert shut_down.late.row["x"] == 1
+            assert shut_down.error is None
         assert stops(actor) == 1
 
     @pytest.mark.parametrize("cls", COUNTERS)
@@ -201,8 +201,8 @@ class EndingContract(ExecutorHarness):
                     await actor.stop()
             assert stops(actor) == 1
             async with pool.actor(cls, {"stop_fails": True}) as actor:
-                farewell = await actor.farewell(10)
-                assert "the clean-up failed" in str(farewell.error)
+                shut_down = await actor.shut_down(10)
+                assert "the clean-up failed" in str(shut_down.error)
             assert stops(actor) == 1
 
     async def test_a_clean_up_whose_wait_was_cancelled_is_not_run_again(self, meeting):

@@ -181,10 +181,10 @@ class ExecutorHarness:
         self, pool: Executor, trainable: Any, logdir: Path, trial_id: str, grace_s: float = 10.0
     ) -> AsyncIterator[Actor]:
         """Lend an actor as a run does."""
-        shipment = await in_thread(pool.prepare, trainable)
+        serialized = await in_thread(pool.prepare, trainable)
         async with pool.slots.lend(Resources(), self) as share:
             ids = {"trial_id": trial_id, "trial_name": f"name of {trial_id}", "tag": "x=1"}
             log = str(logdir / "output.log")
-            spec = ActorSpec(shipment, {}, share, str(logdir), log=log, grace_s=grace_s, **ids)
+            spec = ActorSpec(serialized, {}, share, str(logdir), log=log, grace_s=grace_s, **ids)
             async with pool.start(spec) as actor:
                 yield actor

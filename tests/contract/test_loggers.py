@@ -1,4 +1,4 @@
-"""What the built-in loggers write, whether they write by themselves or through a LogWriter."""
+"""What the built-in loggers write, whether they write by themselves or through a LoggerWriter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynctune.callbacks.logger_writer import LogWriter
+from asynctune.callbacks.logger_writer import LoggerWriter
 from asynctune.loggers import CSVLogger, FileLogger, JsonLogger, Logger, NoopLogger, UnifiedLogger
 from asynctune.loggers.files import Append, Replace, Rewrite, carry_out
 
@@ -52,7 +52,7 @@ async def stand_alone(
 async def log_writer(
     cls: type[Logger], logdir: Path, *steps: Step, config: dict[str, Any] | None = None
 ) -> None:
-    writer = LogWriter([cls])
+    writer = LoggerWriter([cls])
     writer.open("t1", config or {}, str(logdir), None)
     for step in steps:
         if isinstance(step, NewConfig):

@@ -23,7 +23,7 @@ from searcher_harness import (
 import asynctune as tune
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.space.space import Space
-from asynctune.suggest.ask_tell import Suggestions
+from asynctune.suggest.ask_tell import AskTell
 
 every = pytest.mark.parametrize("name", MAKERS)
 learning = pytest.mark.parametrize("name", LEARNING)
@@ -226,15 +226,15 @@ def test_a_policy_of_duplicates_tries_each_configuration_once(name, duplicates):
     searcher = type(bound(name)[0])(duplicates=duplicates)
     space = Space({"a": tune.randint(0, 3), "b": tune.choice(["x", "y"])})
     searcher.bind(space, "loss", "min", 0)
-    suggestions = Suggestions(searcher, space, -1, 0)
+    ask_tell = AskTell(searcher, space, -1, 0)
     seen = []
     for number in range(5):
-        drawn = suggestions.ask(f"trial_{number}")
+        drawn = ask_tell.ask(f"trial_{number}")
         if drawn is tune.suggest.FINISHED:
             break
         seen.append(json.dumps(drawn.variant.drawn))
         row = {"loss": 1.0 + number, "training_iteration": 1}
-        suggestions.note_end(f"trial_{number}", row, error=False)
+        ask_tell.note_end(f"trial_{number}", row, error=False)
     assert len(set(seen)) == len(seen) >= 4
 
 

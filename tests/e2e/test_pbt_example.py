@@ -11,7 +11,7 @@ import pytest
 
 import asynctune as tune
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import StoredJournal
+from asynctune.experiment.reader import JournalReader
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pbt.py"
 
@@ -69,7 +69,7 @@ def test_it_goes_on_after_a_kill_and_no_trial_starts_over(tmp_path):
 
 
 def events_of(journal):
-    return [event for _, event in StoredJournal(journal).events()]
+    return [event for _, event in JournalReader(journal).events()]
 
 
 def descended(analysis):

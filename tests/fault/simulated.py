@@ -9,7 +9,7 @@ import anyio
 import asynctune as tune
 from asynctune.executors import InlineExecutor
 from asynctune.experiment import events as ev
-from asynctune.testing.faults import FaultyFiles, using
+from asynctune.testing.faults import FaultyFileSystem, using
 from asynctune.testing.ledger import Ledger
 
 ITERATIONS = 4
@@ -48,7 +48,7 @@ CONTROL = {(x, n, n * x) for x in SPACE["x"]["grid_search"] for n in range(1, IT
 
 async def undisturbed(parent, ledger, **arguments):
     """Run it, or go on with it, with nothing going wrong."""
-    with using(FaultyFiles()):
+    with using(FaultyFileSystem()):
         return await experiment(parent, ledger, **arguments)
 
 
@@ -84,12 +84,12 @@ async def experiment(parent, ledger, *, ended=None, **arguments):
 async def _await_end(running, trial_id, ended):
     (trial,) = [trial for trial in running.trials if trial.trial_id == trial_id]
     await trial.is_over.wait()
-    if not trial.ended_run and trial.status.is_final:
+    if not trial.run_error and trial.status.is_final:
         ended.add(trial_id)
 
 
 def exists(parent):
     """Whether there is an experiment that could be read."""
-    from asynctune.experiment.reader import StoredJournal
+    from asynctune.experiment.reader import JournalReader
 
-    return StoredJournal(Path(parent, "simulated", "journal")).exists()
+    return JournalReader(Path(parent, "simulated", "journal")).exists()

@@ -6,7 +6,7 @@ import pytest
 from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
-from asynctune.testing.faults import Crash, FaultyFiles, using
+from asynctune.testing.faults import Crash, FaultyFileSystem, using
 from asynctune.testing.ledger import Ledger
 
 pytestmark = pytest.mark.asyncio
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio
 
 async def crashes_at(call, parent, ledger):
     """Let the experiment die before a call; tell whether it did."""
-    with using(FaultyFiles(crash_at=call)) as files:
+    with using(FaultyFileSystem(crash_at=call)) as files:
         try:
             analysis = await experiment(parent, ledger)
         except Crash:

@@ -7,7 +7,7 @@ from simulated import CONTROL, ITERATIONS, exists, experiment, rows_of, undistur
 
 import asynctune as tune
 from asynctune.schedulers import Exploit, TrialScheduler
-from asynctune.testing.faults import Crash, FaultyFiles, using
+from asynctune.testing.faults import Crash, FaultyFileSystem, using
 from asynctune.testing.ledger import Ledger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -45,7 +45,7 @@ class Clones(TrialScheduler):
 async def crash_before_every(call_counter, tmp_path, scheduler, check):
     for call in call_counter:
         parent, ledger = tmp_path / f"at-{call}", tmp_path / f"ledger-{call}"
-        with using(FaultyFiles(crash_at=call)):
+        with using(FaultyFileSystem(crash_at=call)):
             try:
                 analysis = await experiment(parent, ledger, scheduler=scheduler())
                 crashed = False

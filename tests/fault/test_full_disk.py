@@ -13,7 +13,7 @@ import asynctune as tune
 from asynctune.errors import StorageError, StorageFull, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.storage.checkpoints import directory as ckpt
-from asynctune.storage.filesystem import Files
+from asynctune.storage.filesystem import FileSystem
 from asynctune.testing.faults import using
 
 EXECUTORS = pytest.mark.parametrize("executor", [InlineExecutor, ProcessExecutor])
@@ -91,7 +91,7 @@ async def test_what_is_no_fault_of_the_disk_stays_the_error_of_the_trial(executo
                 assert not list(Path(actor.logdir).glob(".tmp-*"))
 
 
-class FullFiles(Files):
+class FullFiles(FileSystem):
     """A disk without room for a byte, or for what is larger than some."""
 
     __slots__ = ("room",)

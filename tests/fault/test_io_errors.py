@@ -9,7 +9,7 @@ from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
 from asynctune.errors import StorageError, StorageFull
-from asynctune.testing.faults import FaultyFiles, using
+from asynctune.testing.faults import FaultyFileSystem, using
 from asynctune.testing.ledger import Ledger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -33,7 +33,7 @@ async def test_a_call_that_fails_is_told_by_its_own_error_and_loses_nothing(
     while fired:
         call += step
         parent, ledger = tmp_path / f"at-{call}", tmp_path / f"ledger-{call}"
-        faults = FaultyFiles(
+        faults = FaultyFileSystem(
             fail_at=call - offset, error=getattr(errno, name), persistent=persistent
         )
         error = None

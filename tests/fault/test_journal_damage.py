@@ -12,7 +12,7 @@ import asynctune as tune
 from asynctune.cli import main as cli
 from asynctune.errors import ExperimentCorrupt, StorageError
 from asynctune.executors import InlineExecutor
-from asynctune.experiment.reader import StoredJournal, record
+from asynctune.experiment.reader import JournalReader, record
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def whole(tmp_path):
 
 
 def events_of(path):
-    return [event for _, event in StoredJournal(path).events()]
+    return [event for _, event in JournalReader(path).events()]
 
 
 def test_any_cut_leaves_a_beginning_and_only_a_record_that_is_whole_counts(whole, is_long):
     data, known = whole.read_bytes(), events_of(whole)
-    ends = [*[place for place, _ in StoredJournal(whole).events()][1:], len(data)]
+    ends = [*[place for place, _ in JournalReader(whole).events()][1:], len(data)]
     for size in range(0, len(data) + 1, 1 if is_long else 3):
         whole.write_bytes(data[:size])
         assert events_of(whole) == known[: sum(end <= size for end in ends)]
@@ -52,7 +52,7 @@ async def test_after_any_of_the_last_cuts_it_goes_on_to_the_same_end(whole, tmp_
 @pytest.mark.timeout(600)
 def test_no_flipped_bit_gives_another_error_or_fewer_events_in_silence(whole, is_long):
     data, known = whole.read_bytes(), events_of(whole)
-    last = [place for place, _ in StoredJournal(whole).events()][-1]
+    last = [place for place, _ in JournalReader(whole).events()][-1]
     for position in range(0, len(data), 1 if is_long else 5):
         for bit in range(8) if is_long else (position % 8,):
             flipped = bytearray(data)
@@ -95,7 +95,7 @@ def damages(data, places):
 @pytest.mark.parametrize("name", list(damages(b"", [0] * 4)))
 def test_damage_is_refused_with_its_place_and_repair_keeps_the_good_beginning(name, whole, capsys):
     data = whole.read_bytes()
-    places = [place for place, _ in StoredJournal(whole).events()]
+    places = [place for place, _ in JournalReader(whole).events()]
     damaged = damages(data, places)[name]
     whole.write_bytes(damaged)
     experiment = str(whole.parent)
@@ -129,9 +129,9 @@ async def test_a_run_whose_journal_is_removed_ends_with_a_storage_error(tmp_path
 
 def test_repair_refuses_what_has_nothing_good_and_what_somebody_runs(whole, capsys):
     from asynctune.experiment.lock import ExperimentLock
-    from asynctune.storage.filesystem import Files
+    from asynctune.storage.filesystem import FileSystem
 
-    lock = ExperimentLock(str(whole.parent), Files(), "journal")
+    lock = ExperimentLock(str(whole.parent), FileSystem(), "journal")
     lock.acquire()
     assert cli.main(["repair", str(whole.parent)]) == 1
     assert "is being run by process" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def look(pool, memory):
         memory=memory(),
         descriptors=descriptors("self"),
         threads=own_threads(),
-        server=descriptors(pool._guardian._process.pid),
+        server=descriptors(pool._server._process.pid),
         workers={pid: descriptors(pid) for pid in pool.pids},
     )
 

@@ -15,13 +15,13 @@ import asynctune as tune
 from asynctune.errors import ExperimentLocked
 from asynctune.executors import InlineExecutor
 from asynctune.experiment.lock import ExperimentLock
-from asynctune.storage.filesystem import Files
+from asynctune.storage.filesystem import FileSystem
 
 HOLDER = """
 import os, sys
-from asynctune.storage.filesystem import Files
+from asynctune.storage.filesystem import FileSystem
 from asynctune.experiment.lock import ExperimentLock
-lock = ExperimentLock(sys.argv[1], Files(), "journal")
+lock = ExperimentLock(sys.argv[1], FileSystem(), "journal")
 lock.acquire()
 if sys.argv[2] == "forks" and os.fork() == 0:
     os.write(1, f"child {os.getpid()}\\n".encode())
@@ -52,7 +52,7 @@ def held_by_another(directory, how):
 
 @pytest.mark.parametrize("how", ["alone", "forks"])
 def test_a_second_driver_is_refused_at_once_and_a_dead_one_leaves_nothing_locked(how, tmp_path):
-    lock = ExperimentLock(str(tmp_path), Files(), "journal")
+    lock = ExperimentLock(str(tmp_path), FileSystem(), "journal")
     with held_by_another(tmp_path, how) as (process, child):
         with pytest.raises(ExperimentLocked, match=rf"run by process {process.pid} on ") as caught:
             lock.acquire()
@@ -67,7 +67,7 @@ def test_a_second_driver_is_refused_at_once_and_a_dead_one_leaves_nothing_locked
 
 
 def test_a_second_driver_is_kept_out_even_if_somebody_has_removed_the_lock(tmp_path):
-    first, second = (ExperimentLock(str(tmp_path), Files(), "journal") for _ in range(2))
+    first, second = (ExperimentLock(str(tmp_path), FileSystem(), "journal") for _ in range(2))
     with held_by_another(tmp_path, "forks") as (process, _):
         (tmp_path / "lock").unlink()
         for _ in range(2):
@@ -82,7 +82,7 @@ def test_a_second_driver_is_kept_out_even_if_somebody_has_removed_the_lock(tmp_p
 
 
 def test_a_forked_child_does_not_let_go_of_its_parents_lock(tmp_path):
-    lock, other = (ExperimentLock(str(tmp_path), Files(), "journal") for _ in range(2))
+    lock, other = (ExperimentLock(str(tmp_path), FileSystem(), "journal") for _ in range(2))
     lock.acquire()
     pid = os.fork()
     if pid == 0:

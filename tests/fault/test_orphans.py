@@ -59,8 +59,8 @@ def test_a_server_that_is_still_importing_ends_with_its_driver(tmp_path, told):
     )
     script = (
         "import asyncio\n"
-        "from asynctune.executors.worker_server import Guardian\n"
-        "asyncio.run(Guardian.start(['imports_for_ever'], print))\n"
+        "from asynctune.executors.worker_server import WorkerServer\n"
+        "asyncio.run(WorkerServer.start(['imports_for_ever'], print))\n"
     )
     driver = subprocess.Popen(
         [sys.executable, "-c", script],

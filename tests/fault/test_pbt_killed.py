@@ -9,7 +9,7 @@ from pbt_experiment import ITERATIONS, NAME
 
 import asynctune as tune
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.schedulers._policies import GLOBAL_FILE, read_policy
 from asynctune.testing.kills import Drivers
 
@@ -54,7 +54,7 @@ def test_a_population_goes_on_whenever_its_driver_was_killed(tmp_path, is_long):
                 kills += 1
                 # Each resume writes some records itself, and is to get further than that.
                 at = (journal.stat().st_size if journal.exists() else 0) + _STEP + 500 * kills
-            events = [event for _, event in StoredJournal(journal).events()]
+            events = [event for _, event in JournalReader(journal).events()]
             counts = check_nobody_started_over(events)
             again, exploits = again + counts[0], exploits + counts[1]
             check_lines(tune.Analysis(place / NAME))

@@ -117,7 +117,7 @@ BUGS = [
     Bug(
         "the last row is not judged again before a resumed trial trains",
         "runner/replay.py",
-        "            if verdict is not None and at_once:\n",
+        "            if stop_reason is not None and at_once:\n",
         "            if failed:\n",
         "integration/test_resume.py",
         "another_train",

@@ -12,7 +12,7 @@ from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import StoredJournal
+from asynctune.experiment.reader import JournalReader
 from asynctune.storage.checkpoints.directory import find_root, verify
 from asynctune.testing.faults import Crash, ForgetfulFiles, using
 from asynctune.testing.ledger import Ledger
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def events_of(parent):
-    return [event for _, event in StoredJournal(parent / "simulated" / "journal").events()]
+    return [event for _, event in JournalReader(parent / "simulated" / "journal").events()]
 
 
 async def loses_power_at(call, tmp_path, durability):

@@ -12,8 +12,8 @@ from remote_experiment import INTERVAL_S, ITERATIONS, NAME
 
 import asynctune as tune
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
-from asynctune.experiment.remote.journal import Segments
+from asynctune.experiment.reader import FILE_NAME, JournalReader
+from asynctune.experiment.remote.journal import RemoteJournal
 from asynctune.storage import open_storage
 from asynctune.testing.kills import Drivers
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(3600)]
 
 
 def rows_of(journal):
-    events = [event for _, event in StoredJournal(journal).events()]
+    events = [event for _, event in JournalReader(journal).events()]
     return [event for event in events if isinstance(event, ev.Reported)]
 
 
@@ -66,7 +66,7 @@ def test_another_machine_goes_on_from_the_bucket_alone(tmp_path, s3_server, is_l
 def check_rows(local, storage, target):
     """Check that the bucket has all rows but the youngest; return how many of those it lacks."""
     target.mkdir()
-    was_there = Segments(storage).pull(target / FILE_NAME)
+    was_there = RemoteJournal(storage).pull(target / FILE_NAME)
     there = rows_of(target / FILE_NAME) if was_there else []
     known = {key(event): event.row for event in there}
     here = rows_of(local)
@@ -89,6 +89,6 @@ def check_end(directory):
         for row in rows:
             total += trial.config["x"]
             assert row["total"] == pytest.approx(total, abs=1e-5)
-    events = [event for _, event in StoredJournal(directory / FILE_NAME).events()]
+    events = [event for _, event in JournalReader(directory / FILE_NAME).events()]
     began = [event for event in events if isinstance(event, ev.TrialStarted)]
     return sum(event.restored_from is not None for event in began)

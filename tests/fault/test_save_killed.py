@@ -12,8 +12,8 @@ import pytest
 import asynctune as tune
 from asynctune.executors import ProcessExecutor
 from asynctune.storage.checkpoints.directory import find_root, verify
-from asynctune.storage.filesystem import Files, current
-from asynctune.testing.faults import FaultyFiles
+from asynctune.storage.filesystem import FileSystem, current
+from asynctune.testing.faults import FaultyFileSystem
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -22,7 +22,7 @@ SAVES = PARTS * WRITES
 CALLS = 24  # more than a commit makes; the points behind its end kill nobody
 
 
-class Kills(FaultyFiles):
+class Kills(FaultyFileSystem):
     """Ends this process before the n-th call."""
 
     __slots__ = ("_at",)
@@ -59,7 +59,7 @@ class Saves(tune.Trainable):
                         os.kill(os.getpid(), signal.SIGKILL)
                     file.write(b"%08d\n" % self.n)
         # What follows is the commit, in this thread.
-        current.set(Kills(point - SAVES) if point and point > SAVES else Files())
+        current.set(Kills(point - SAVES) if point and point > SAVES else FileSystem())
         return directory
 
     def _dies(self):

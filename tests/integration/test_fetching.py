@@ -70,7 +70,9 @@ async def test_a_fetch_that_was_killed_in_a_log_leaves_no_part_of_it(
 ):
     with monkeypatch.context() as patch:
         # As kill -9 would have it: nothing is cleaned up.
-        patch.setattr("asynctune.storage.checkpoints.directory.remove_aside", lambda target: None)
+        patch.setattr(
+            "asynctune.storage.checkpoints.directory.remove_staging_dir", lambda target: None
+        )
         with pytest.raises(Killed):
             await fetch(Cut)
     assert not list((tmp_path / "here").rglob("result.json"))

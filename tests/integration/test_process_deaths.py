@@ -109,7 +109,7 @@ async def test_a_process_that_was_stopped_is_ended_after_the_grace(fifo):
     async with ProcessExecutor(1) as pool:
         async with busy(pool, dies.stops_itself, fifo) as (actor, _, worker):
             with watching(worker) as watch:
-                assert isinstance((await actor.farewell(0.1)).error, TrialTimeout)
+                assert isinstance((await actor.shut_down(0.1)).error, TrialTimeout)
                 assert await watch.all_end()
         assert await pid_of(pool) != worker
 

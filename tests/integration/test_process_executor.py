@@ -36,7 +36,7 @@ def out_of_files(*args):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-@pytest.mark.parametrize("where", ["_spawn", "Guardian.fork"])
+@pytest.mark.parametrize("where", ["_spawn", "WorkerServer.fork"])
 async def test_a_worker_that_cannot_be_started_for_want_of_files_names_their_limit(
     where, monkeypatch
 ):

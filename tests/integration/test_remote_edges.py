@@ -16,7 +16,7 @@ import asynctune as tune
 from asynctune.cli.main import main
 from asynctune.errors import ConfigError, ExperimentLocked, StorageError, StorageTimeout
 from asynctune.executors import InlineExecutor
-from asynctune.experiment.remote.journal import Segments
+from asynctune.experiment.remote.journal import RemoteJournal
 from asynctune.storage import LocalStorage, open_storage
 from asynctune.storage.checkpoints.commits import Commits
 from asynctune.storage.checkpoints.records import Writer
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio
 
 def begin_elsewhere(remote, machine):
     """Take the experiment over, as a driver on another machine does; return its number."""
-    segments = Segments(LocalStorage(remote / "x"))
+    segments = RemoteJournal(LocalStorage(remote / "x"))
     machine.mkdir()
     segments.pull(machine / "journal")
     return segments.begin(1)

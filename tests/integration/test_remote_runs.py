@@ -23,8 +23,8 @@ from asynctune.errors import (
 )
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import StoredJournal, record
-from asynctune.experiment.remote.journal import Segments
+from asynctune.experiment.reader import JournalReader, record
+from asynctune.experiment.remote.journal import RemoteJournal
 from asynctune.schedulers import PopulationBasedTraining
 from asynctune.storage import FsspecStorage, LocalStorage, open_storage
 from asynctune.storage.checkpoints.commits import Commits
@@ -187,7 +187,7 @@ def drop_the_older(first, journal, place):
         for t in first.trials
         for n in (2, 4)
     ]
-    segments = Segments(place)
+    segments = RemoteJournal(place)
     segments.pull(journal)
     segments.begin(2)
     data = b"".join(record(ev.encode(event, None)) for event in dropped)
@@ -213,11 +213,11 @@ def cut_the_ends(journal, place):
     """Leave of the remote journal what a driver had written that was killed before any trial ended."""
     kept = b""
     with journal.open("rb") as file:
-        for position, event in StoredJournal(journal).events():
+        for position, event in JournalReader(journal).events():
             if not isinstance(event, ev.TrialEnded | ev.RunEnded):
-                kept += record(StoredJournal.read_record(file, position))
+                kept += record(JournalReader.read_record(file, position))
     place.delete([entry.key for entry in place.list("journal/")])
-    segments = Segments(place)
+    segments = RemoteJournal(place)
     segments.begin(0)
     segments.append(kept)
 
@@ -311,7 +311,7 @@ async def test_of_two_drivers_the_first_is_told_when_another_takes_over(tmp_path
         run(tmp_path / "a", None, 99, Endless, num_samples=1, checkpoint_freq=1, **remote)
     )
     place, second = opened(remote).below("far"), None
-    while not await asyncio.to_thread(Segments(place).exists):
+    while not await asyncio.to_thread(RemoteJournal(place).exists):
         pass
     while (
         second is None

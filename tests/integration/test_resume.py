@@ -13,7 +13,7 @@ import asynctune as tune
 from asynctune.errors import ConfigError, SpecMismatch, TrialError, UnsafePath
 from asynctune.executors import InlineExecutor
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import StoredJournal
+from asynctune.experiment.reader import JournalReader
 from asynctune.experiment.status import StopReason
 from asynctune.schedulers import Decision, TrialScheduler
 
@@ -46,7 +46,7 @@ async def run(trainable=Counts, **arguments):
 
 
 def events_of(path):
-    return [event for _, event in StoredJournal(Path(path, "journal")).events()]
+    return [event for _, event in JournalReader(Path(path, "journal")).events()]
 
 
 def started_in_last_epoch(path):
@@ -249,20 +249,20 @@ async def test_without_a_commit_it_stays_ended_with_a_notice(caplog):
 
 
 async def test_a_last_row_that_ends_a_trial_ends_it_without_another_train():
-    class Once(Counts):
+    class OneShotEvent(Counts):
         allowed = 3
 
         async def _train(self):
-            assert Once.allowed, "nothing is left to train"
-            Once.allowed -= 1
+            assert OneShotEvent.allowed, "nothing is left to train"
+            OneShotEvent.allowed -= 1
             return await super()._train()
 
-    first = await run(Once, stop={"n": 3}, checkpoint_freq=2)
+    first = await run(OneShotEvent, stop={"n": 3}, checkpoint_freq=2)
     journal = Path(first.path, "journal")
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b'"trial_ended"' in lines[-2]
     journal.write_bytes(b"".join(lines[:-2]))  # as if its driver had died right before
-    again = await run(Once, stop={"n": 3}, checkpoint_freq=2, resume=True)
+    again = await run(OneShotEvent, stop={"n": 3}, checkpoint_freq=2, resume=True)
     assert again.trials[0].stop_reason is StopReason.CRITERION
     assert [row["n"] for row in again.trials[0].results] == [1, 2, 3]
 

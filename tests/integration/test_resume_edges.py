@@ -15,7 +15,7 @@ import asynctune as tune
 from asynctune.executors import InlineExecutor
 from asynctune.experiment import events
 from asynctune.schedulers import TrialScheduler
-from asynctune.testing.faults import Crash, FaultyFiles, using
+from asynctune.testing.faults import Crash, FaultyFileSystem, using
 
 pytestmark = pytest.mark.asyncio
 
@@ -39,7 +39,7 @@ def logged(trial):
 async def killed_at(n, trainable, parent, **arguments):
     """Leave an experiment as a driver does that dies when a trial has reported ``n``."""
     given = {"name": "e", "storage_path": parent, "verbose": 0} | arguments
-    files = FaultyFiles()
+    files = FaultyFileSystem()
     with pytest.raises(Crash), using(files):
         async with (
             InlineExecutor(2) as pool,
@@ -138,9 +138,9 @@ async def test_a_restore_that_fails_for_an_outside_reason_costs_no_checkpoint(tm
 
 
 async def all_events(parent):
-    from asynctune.experiment.reader import StoredJournal
+    from asynctune.experiment.reader import JournalReader
 
-    return [event for _, event in StoredJournal(Path(parent, "e", "journal")).events()]
+    return [event for _, event in JournalReader(Path(parent, "e", "journal")).events()]
 
 
 async def test_a_fallback_goes_back_with_its_rows_when_it_is_restored(tmp_path):
@@ -176,7 +176,7 @@ async def test_a_failure_that_was_for_good_is_tried_again_from_its_checkpoint_wh
                 raise ValueError("boom")
             return await super()._train()
 
-    files = FaultyFiles()
+    files = FaultyFileSystem()
 
     class DiesThen(tune.Callback):
         async def on_trial_error(self, trial, error):
@@ -195,7 +195,7 @@ async def test_a_failure_that_was_for_good_is_tried_again_from_its_checkpoint_wh
 
 async def test_a_journal_that_names_a_path_elsewhere_is_refused(tmp_path):
     from asynctune.experiment.journal import record
-    from asynctune.experiment.reader import StoredJournal  # noqa: F401 - the module whose format this is
+    from asynctune.experiment.reader import JournalReader  # noqa: F401 - the module whose format this is
 
     other = await run(Counts, tmp_path, name="other", checkpoint_freq=5)
     precious = other.trials[0].checkpoint.path
@@ -308,7 +308,7 @@ async def test_logs_are_whole_after_any_number_of_deaths(tmp_path):
     (trial,) = tune.Analysis(tmp_path / "e").trials
     log = Path(trial.logdir, "result.json")
     log.write_text("")
-    with pytest.raises(Crash), using(FaultyFiles(crash_at=12)):
+    with pytest.raises(Crash), using(FaultyFileSystem(crash_at=12)):
         await run(Counts, tmp_path, resume=True, checkpoint_freq=1)
     analysis = await run(Counts, tmp_path, resume=True, checkpoint_freq=1)
     assert logged(analysis.trials[0]) == rows(analysis.trials[0]) == list(range(1, 11))

@@ -17,7 +17,7 @@ from wrong_calls import A_CHECKPOINT, A_FILE, KINDS, right_calls, wrong_calls
 
 import asynctune as tune
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.executors.worker_server import Guardian
+from asynctune.executors.worker_server import WorkerServer
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def folder(tmp_path, monkeypatch):
     (place / A_FILE).write_text("")
     monkeypatch.chdir(place)
     monkeypatch.setenv("ASYNCTUNE_RESULTS_DIR", str(place / "results"))
-    monkeypatch.setattr(Guardian, "start", no_server)
+    monkeypatch.setattr(WorkerServer, "start", no_server)
     return place
 
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import asynctune as tune
-from asynctune.callbacks.pbt_policies import PolicyFiles, policy_line
+from asynctune.callbacks.pbt_policies import PbtPolicyFiles, policy_line
 from asynctune.experiment import events as ev
 from asynctune.schedulers import Decision, Exploit
-from asynctune.schedulers._explore import checked_mutations, explore
+from asynctune.schedulers._explore import check_mutations, explore
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay
@@ -186,7 +186,7 @@ values = st.one_of(
     st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)),
 )
 def test_whatever_was_there_explore_gives_what_the_samplers_can(config, rng, probability, factors):
-    mutations = checked_mutations(
+    mutations = check_mutations(
         "m",
         {
             "a": tune.uniform(-1, 1), "b": tune.qrandint(4, 64, 4), "c": tune.loguniform(1e-3, 1),
@@ -223,7 +223,7 @@ def test_a_policy_file_replays_the_configurations_of_its_trial(tmp_path_factory,
         [Script(curve(scores), {"x": i / 10}) for i, scores in enumerate(curves)],
         slots=2, seed=seed,
     )  # fmt: skip
-    files = PolicyFiles(directory)
+    files = PbtPolicyFiles(directory)
     # Iteration -> configuration, along the descent of each trial's state.
     line = {name: {} for name in played.trials}
     current = {name: {"x": i / 10} for i, name in enumerate(played.trials)}

@@ -29,12 +29,12 @@ NEW = {"a": b"new a", "sub/b": b"new", "d": b"new d"}
 
 def saved(parent, name, contents):
     """Make a local checkpoint."""
-    aside = ckpt.make_aside(parent, name)
+    aside = ckpt.make_staging_dir(parent, name)
     for file, data in contents.items():
         (aside / file).parent.mkdir(parents=True, exist_ok=True)
         (aside / file).write_bytes(data)
     root = ckpt.commit(aside, "", saved_as_dict=False, state=STATE, parent=parent)
-    ckpt.remove_aside(aside)
+    ckpt.remove_staging_dir(aside)
     return root
 
 
@@ -92,7 +92,7 @@ def test_what_was_committed_comes_back_elsewhere(storage, local, tmp_path, name)
 
 
 def test_empty_directories_and_an_empty_checkpoint_come_back(storage, local, tmp_path):
-    aside = ckpt.make_aside(local, "checkpoint_1")
+    aside = ckpt.make_staging_dir(local, "checkpoint_1")
     (aside / "empty" / "inner").mkdir(parents=True)
     root = ckpt.commit(aside, "", saved_as_dict=False, state=STATE, parent=local)
     commit = Commits(storage).commit(root)
@@ -892,7 +892,7 @@ class Trap:
 def test_a_pickle_is_carried_and_never_opened(storage, local, tmp_path):
     sprung = tmp_path / "sprung"
     data = pickle.dumps(Trap(sprung))
-    aside = ckpt.make_aside(local, "checkpoint_1")
+    aside = ckpt.make_staging_dir(local, "checkpoint_1")
     (aside / "checkpoint").write_bytes(data)
     root = ckpt.commit(aside, "checkpoint", saved_as_dict=True, state=STATE, parent=local)
     Commits(storage).commit(root)

@@ -14,7 +14,7 @@ from asynctune.loggers import NoopLogger
 from asynctune.storage import LocalStorage, Storage
 from asynctune.storage.checkpoints.commits import Commits, RemoteDir
 from asynctune.storage.checkpoints.records import Writer
-from asynctune.trainable.context import Host, SyncCalls, host
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, host
 from asynctune.trainable.durable import DurableTrainable
 from scripted_storage import ScriptedStorage
 
@@ -542,7 +542,9 @@ def test_another_trials_checkpoint_is_never_mistaken_for_one_of_its_own(tmp_path
         logdir.mkdir(parents=True)
         remote = RemoteDir(place.below(trial_id), Writer(0, 0, "same"))
         token = host.set(
-            Host(logdir=str(logdir), calls=SyncCalls(), trial_id=trial_id, remote=remote)
+            TrainableContext(
+                logdir=str(logdir), calls=SyncHookCaller(), trial_id=trial_id, remote=remote
+            )
         )
         try:
             return Counts(place.below(trial_id).url)

@@ -9,7 +9,7 @@ import pytest
 
 import asynctune as tune
 from asynctune.errors import ConfigError, TuneError
-from asynctune.schedulers._explore import checked_mutations, explore
+from asynctune.schedulers._explore import check_mutations, explore
 
 MOVE = 0.9  # is not below the probability of drawing anew
 UP, DOWN = 0.0, 0.9  # the first and the second factor
@@ -27,7 +27,7 @@ class Written:
 
 
 def moved(value, how, *numbers, **arguments):
-    mutations = checked_mutations("m", {"x": how})
+    mutations = check_mutations("m", {"x": how})
     rng = Written(MOVE, *numbers)
     (result,) = explore({"x": value}, mutations, rng, **arguments).values()
     assert rng.numbers == []
@@ -105,19 +105,19 @@ def test_the_factors_can_be_others():
 @pytest.mark.parametrize("value", [None, "text", True, float("nan"), float("inf"), [1.0], 1.7e308])
 def test_what_cannot_be_multiplied_is_drawn_anew(value):
     rng = Written(MOVE, UP)
-    fresh = explore({"x": value}, checked_mutations("m", {"x": lambda: "new"}), rng)
+    fresh = explore({"x": value}, check_mutations("m", {"x": lambda: "new"}), rng)
     assert fresh == {"x": "new"}
 
 
 def test_what_is_in_no_list_or_in_no_config_is_drawn_anew():
-    mutations = checked_mutations("m", {"x": [1, 2], "new": {"y": tune.uniform(0, 1)}})
+    mutations = check_mutations("m", {"x": [1, 2], "new": {"y": tune.uniform(0, 1)}})
     fresh = explore({"x": 7}, mutations, Written(MOVE, 0.9, 0.9, 0.5, 0.5))
     assert fresh["x"] in (1, 2)
     assert 0 <= fresh["new"]["y"] <= 1
 
 
 def test_a_value_is_drawn_anew_as_probably_as_was_asked_for():
-    mutations = checked_mutations("m", {"x": lambda: "new"})
+    mutations = check_mutations("m", {"x": lambda: "new"})
     rng = random.Random(0)
     drawn = [explore({"x": 1.0}, mutations, rng, 0.3)["x"] == "new" for _ in range(2000)]
     assert 0.25 < sum(drawn) / 2000 < 0.35
@@ -126,7 +126,7 @@ def test_a_value_is_drawn_anew_as_probably_as_was_asked_for():
 def test_nested_values_are_mutated_and_nothing_else_is_touched():
     array = np.zeros(3)
     config = {"a": {"lr": 1.0, "list": [1, 2]}, "b": array, "c": [{"d": 1}]}
-    fresh = explore(config, checked_mutations("m", {"a": {"lr": lambda: 0.0}}), Written(MOVE, UP))
+    fresh = explore(config, check_mutations("m", {"a": {"lr": lambda: 0.0}}), Written(MOVE, UP))
     assert config["a"]["lr"] == 1.0
     assert fresh["a"] == {"lr": 1.2, "list": [1, 2]}
     assert fresh["b"] is array
@@ -179,4 +179,4 @@ async def coroutine():
 )
 def test_a_wrong_mutation_is_refused_by_its_name(mutations, said):
     with pytest.raises(ConfigError, match=said):
-        checked_mutations("m", mutations)
+        check_mutations("m", mutations)

@@ -19,7 +19,7 @@ import asynctune as tune
 from asynctune import track
 from asynctune.errors import ConfigError, TrialError, TrialStopped, TuneError
 from asynctune.function_runner import StatusReporter, wrap_function
-from asynctune.trainable.context import Host, SyncCalls, host, step
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, host, step
 
 WAIT_S = 2.0
 
@@ -205,7 +205,9 @@ def make(tmp_path):
         if place:
             logdir = tmp_path / f"trial_{len(made)}"
             logdir.mkdir()
-            context.run(host.set, Host(logdir=str(logdir), calls=SyncCalls(), **place))
+            context.run(
+                host.set, TrainableContext(logdir=str(logdir), calls=SyncHookCaller(), **place)
+            )
         made.append(context.run(wrap_function(function), config))
         return made[-1]
 

@@ -21,9 +21,9 @@ from asynctune.errors import ExperimentCorrupt, StorageError, StorageFull
 from asynctune.experiment import events as ev
 from asynctune.experiment import reader as stored_module
 from asynctune.experiment.journal import Journal
-from asynctune.experiment.reader import FORMAT, StoredJournal, record
-from asynctune.storage.filesystem import Files
-from asynctune.testing.faults import Crash, FaultyFiles
+from asynctune.experiment.reader import FORMAT, JournalReader, record
+from asynctune.storage.filesystem import FileSystem
+from asynctune.testing.faults import Crash, FaultyFileSystem
 
 STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")
 
@@ -86,7 +86,7 @@ def test_it_is_read_back_with_places_at_which_rows_are_found(tmp_path):
     path = tmp_path / "journal"
     rows = [{"n": 1}, {"text": "x" * 10_000}, {"n": 3}]
     places = journal_of(path, STARTED, *(reported(i, **row) for i, row in enumerate(rows)))
-    stored = StoredJournal(path)
+    stored = JournalReader(path)
     assert [place for place, _ in stored.events()] == places
     assert stored.read_rows(places[1:]) == rows
     assert stored.read_rows([places[3], places[1]]) == [rows[2], rows[0]]
@@ -99,12 +99,12 @@ def test_a_tail_torn_at_any_byte_costs_the_last_record_only(tmp_path):
     data = path.read_bytes()
     for size in range(last, len(data)):
         path.write_bytes(data[:size])
-        assert [type(event) for _, event in StoredJournal(path).events()] == [
+        assert [type(event) for _, event in JournalReader(path).events()] == [
             ev.RunStarted,
             ev.Reported,
         ]
     path.write_bytes(data)
-    assert len(list(StoredJournal(path).events())) == 3
+    assert len(list(JournalReader(path).events())) == 3
 
 
 def test_damage_before_the_last_record_is_an_error_with_its_place(tmp_path):
@@ -116,7 +116,7 @@ def test_damage_before_the_last_record_is_an_error_with_its_place(tmp_path):
         damaged[offset] ^= 1
         path.write_bytes(damaged)
         with pytest.raises(ExperimentCorrupt, match=f"at byte {places[1]}"):
-            list(StoredJournal(path).events())
+            list(JournalReader(path).events())
 
 
 NEWER = [
@@ -135,7 +135,7 @@ def test_a_newer_version_that_began_it_or_went_on_with_it_is_refused_by_name(
     with path.open("ab") as file:
         file.write(record(newer) + record(b'{"kind":"of_the_future"}'))
     with pytest.raises(ExperimentCorrupt, match=rf"format {FORMAT + 1}.*9\.9.*upgrade") as caught:
-        list(StoredJournal(path).events())
+        list(JournalReader(path).events())
     assert caught.value.offset is None, "so that repair does not cut it off"
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_journal_is_refused(tmp_path):
     path = tmp_path / "journal"
     path.write_bytes(record(ev.encode(reported(0))))
     with pytest.raises(ExperimentCorrupt, match="does not begin like"):
-        list(StoredJournal(path).events())
+        list(JournalReader(path).events())
 
 
 @pytest.mark.parametrize("goes_on", [True, False], ids=["it goes on", "it is damaged"])
@@ -165,7 +165,7 @@ def test_a_record_that_was_half_written_when_it_was_read_is_read_again_before_it
         return found
 
     monkeypatch.setattr(stored_module, "_payload", while_the_writer_goes_on)
-    stored = StoredJournal(path)
+    stored = JournalReader(path)
     if goes_on:
         assert [place for place, _ in stored.events()] == places
         assert (stored.end, stored.count) == (len(data), len(places))
@@ -235,7 +235,7 @@ def test_a_write_that_takes_only_a_part_is_gone_on_with_and_a_crash_in_it_costs_
     for call in itertools.count(1):
         path, written = tmp_path / f"at-{call}" / "journal", []
         path.parent.mkdir()
-        files = FaultyFiles(longest_write=50, crash_at=call)
+        files = FaultyFileSystem(longest_write=50, crash_at=call)
         journal = Journal(path, files=files)
         with contextlib.suppress(Crash):
             journal.open()
@@ -243,7 +243,7 @@ def test_a_write_that_takes_only_a_part_is_gone_on_with_and_a_crash_in_it_costs_
                 journal.append(event)
                 written.append(event)
         journal.close()
-        found = [event for _, event in StoredJournal(path).events()] if path.exists() else []
+        found = [event for _, event in JournalReader(path).events()] if path.exists() else []
         assert found == written
         if not files.fired:
             break
@@ -255,10 +255,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_record_leaves_a_torn_one(tmp_pa
     path = tmp_path / "journal"
     journal_of(path, STARTED)
     size = path.stat().st_size
-    stored = StoredJournal(path)
+    stored = JournalReader(path)
     list(stored.events())
-    journal = Journal(path, files=FaultyFiles(fail_at=5, error=errno.ENOSPC, longest_write=20))
-    assert journal.open_again(stored) == 0
+    journal = Journal(path, files=FaultyFileSystem(fail_at=5, error=errno.ENOSPC, longest_write=20))
+    assert journal.reopen(stored) == 0
     with pytest.raises(StorageFull, match=r"cannot be written.*make room"):
         journal.append(reported(0, loss=1))
     journal.close()
@@ -294,7 +294,7 @@ async def test_followers_see_everything_whenever_they_come_and_wait_for_more(tmp
 async def test_synced_returns_only_after_fdatasync_and_what_it_raised_ends_everything(tmp_path):
     calls = []
 
-    class Syncs(Files):
+    class Syncs(FileSystem):
         def datasync(self, descriptor):
             if len(calls) == 3:
                 raise OSError(5, "planted")
@@ -325,7 +325,7 @@ async def test_synced_returns_only_after_fdatasync_and_what_it_raised_ends_every
 async def test_what_is_written_is_synced_a_tenth_of_a_second_later_at_most(tmp_path):
     moments = []
 
-    class Noted(Files):
+    class Noted(FileSystem):
         def datasync(self, descriptor):
             moments.append(time.monotonic())
             super().datasync(descriptor)
@@ -352,7 +352,7 @@ async def test_what_is_written_is_synced_a_tenth_of_a_second_later_at_most(tmp_p
 async def test_with_durable_readers_nobody_sees_an_event_before_it_is_synced(tmp_path):
     gate, seen = threading.Event(), []
 
-    class Gated(Files):
+    class Gated(FileSystem):
         def datasync(self, descriptor):
             assert gate.wait(30)
 

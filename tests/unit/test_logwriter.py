@@ -1,4 +1,4 @@
-"""How a LogWriter queues, batches, isolates and ends; what loggers write is a contract test."""
+"""How a LoggerWriter queues, batches, isolates and ends; what loggers write is a contract test."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from asynctune.callbacks.logger_writer import LogWriter
+from asynctune.callbacks.logger_writer import LoggerWriter
 from asynctune.errors import TuneError
 from asynctune.loggers import CSVLogger, FileLogger, JsonLogger, Logger, UnifiedLogger
 from asynctune.loggers.files import Append, Rewrite, Write
 
 
-async def drain(writer: LogWriter) -> None:
+async def drain(writer: LoggerWriter) -> None:
     writer.close()
     with anyio.fail_after(60):
         await writer.run()
 
 
 @asynccontextmanager
-async def running(writer: LogWriter) -> AsyncIterator[None]:
+async def running(writer: LoggerWriter) -> AsyncIterator[None]:
     """Run a writer beside the block, then let it drain."""
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
@@ -105,7 +105,7 @@ async def test_nothing_touches_the_disk_before_run(tmp_path: Path) -> None:
         pass
 
     logdir = tmp_path / "t1"
-    writer = LogWriter([JsonLogger, CSVLogger, Mine])
+    writer = LoggerWriter([JsonLogger, CSVLogger, Mine])
     writer.open("t1", {"lr": 1}, str(logdir), None)
     writer.result("t1", {"n": 1})
     writer.update_config("t1", {"lr": 2})
@@ -118,7 +118,7 @@ async def test_nothing_touches_the_disk_before_run(tmp_path: Path) -> None:
 
 
 def test_a_writer_may_be_made_and_fed_before_the_loop_runs(tmp_path: Path) -> None:
-    writer = LogWriter([JsonLogger])
+    writer = LoggerWriter([JsonLogger])
     writer.open("t1", {}, str(tmp_path), None)
     writer.result("t1", {"n": 1})
     anyio.run(drain, writer)
@@ -130,7 +130,7 @@ async def test_a_logger_that_may_block_never_runs_on_the_loops_thread(tmp_path: 
     class Mine(Recorder):
         pass
 
-    writer = LogWriter([Mine])
+    writer = LoggerWriter([Mine])
     async with running(writer):
         for trial in ("a", "b"):
             writer.open(trial, {}, str(tmp_path), trial)
@@ -156,7 +156,7 @@ async def test_a_logger_gets_the_trial_and_a_directory_that_exists(tmp_path: Pat
             existed.append(Path(self.logdir).is_dir())
 
     trial, config = object(), {"lr": 1}
-    writer = LogWriter([Mine])
+    writer = LoggerWriter([Mine])
     writer.open("t1", config, str(tmp_path / "run" / "t1"), trial)
     await drain(writer)
     assert Mine.built[0].trial is trial
@@ -173,7 +173,7 @@ async def test_a_file_logger_that_writes_in_its_own_way_runs_in_a_thread(tmp_pat
             threads.append(threading.get_ident())
             super().on_result({"n": result["n"]})
 
-    writer = LogWriter([Shorter])
+    writer = LoggerWriter([Shorter])
     writer.open("t1", {}, str(tmp_path), None)
     writer.result("t1", {"n": 1, "long": "x"})
     await drain(writer)
@@ -191,7 +191,7 @@ async def test_a_logger_that_changes_its_row_changes_no_one_elses(tmp_path: Path
             self._note("ate")
 
     row = {"n": 1, "deep": {"x": 1}}
-    writer = LogWriter([Greedy, JsonLogger])
+    writer = LoggerWriter([Greedy, JsonLogger])
     writer.open("t1", {}, str(tmp_path), None)
     writer.result("t1", row)
     await drain(writer)
@@ -202,7 +202,7 @@ async def test_a_logger_that_changes_its_row_changes_no_one_elses(tmp_path: Path
 @pytest.mark.asyncio
 async def test_rows_wait_for_the_interval_and_the_end_of_a_trial_does_not(tmp_path: Path) -> None:
     Watched.watch()
-    writer = LogWriter([Watched], interval_s=3600)
+    writer = LoggerWriter([Watched], interval_s=3600)
     async with running(writer):
         first = Watched.taken
         writer.open("t1", {}, str(tmp_path), None)
@@ -211,7 +211,7 @@ async def test_rows_wait_for_the_interval_and_the_end_of_a_trial_does_not(tmp_pa
         for n in range(1, 6):
             writer.result("t1", {"n": n})
             # Another writer's whole life gives this one every opportunity.
-            other = LogWriter([JsonLogger])
+            other = LoggerWriter([JsonLogger])
             other.open("t2", {}, str(tmp_path / "other"), None)
             other.result("t2", {"n": n})
             await drain(other)
@@ -226,7 +226,7 @@ async def test_rows_wait_for_the_interval_and_the_end_of_a_trial_does_not(tmp_pa
 @pytest.mark.asyncio
 async def test_rows_flow_on_their_own_once_the_interval_has_passed(tmp_path: Path) -> None:
     Watched.watch()
-    writer = LogWriter([Watched], interval_s=0)
+    writer = LoggerWriter([Watched], interval_s=0)
     async with running(writer):
         writer.open("t1", {}, str(tmp_path), None)
         for n in range(5):
@@ -250,7 +250,7 @@ async def test_a_table_widens_across_batches_with_one_rewrite_each(tmp_path: Pat
                 taken[len(writes) - 1].set()
             return new
 
-    writer = LogWriter([Table], interval_s=0)
+    writer = LoggerWriter([Table], interval_s=0)
     async with running(writer):
         writer.open("t1", {}, str(tmp_path), None)
         for batch, event in zip(([{"a": 1}], [{"b": 2}, {"c": 3}], [{"a": 4}]), taken, strict=True):
@@ -277,7 +277,7 @@ async def test_a_logger_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
             let_go.wait()
 
     Watched.watch()
-    writer = LogWriter([Hangs, Watched], interval_s=0)
+    writer = LoggerWriter([Hangs, Watched], interval_s=0)
     async with running(writer):
         for n, trial in enumerate(("t1", "t2")):
             taken = Watched.taken
@@ -306,7 +306,7 @@ async def test_many_rows_are_formatted_in_slices_between_which_others_run(tmp_pa
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    writer = LogWriter([Counts])
+    writer = LoggerWriter([Counts])
     writer.open("t1", {}, str(tmp_path), None)
     for n in range(1000):
         writer.result("t1", {"n": n})
@@ -362,7 +362,7 @@ async def test_a_logger_that_raises_is_dropped_for_its_trial_with_one_message(
         what = error
 
     caplog.set_level(logging.DEBUG, "asynctune.loggers")
-    writer = LogWriter([Bad, JsonLogger])
+    writer = LoggerWriter([Bad, JsonLogger])
     for trial in "abc":
         writer.open(trial, {}, str(tmp_path / trial), trial)
         for n in range(2):
@@ -395,7 +395,7 @@ async def test_a_dropped_logger_whose_close_raises_too_ends_quietly(
             super()._note(what)
             raise error(f"no {what}")
 
-    writer = LogWriter([Bad])
+    writer = LoggerWriter([Bad])
     for trial in "ab":
         writer.open(trial, {}, str(tmp_path), None)
         writer.result(trial, {"n": 1})
@@ -414,7 +414,7 @@ async def test_a_file_logger_that_raises_has_written_the_rows_before(
                 raise ValueError("two is too many")
             super().add_result(result)
 
-    writer = LogWriter([Picky, CSVLogger])
+    writer = LoggerWriter([Picky, CSVLogger])
     writer.open("t1", {}, str(tmp_path), None)
     for n in range(4):
         writer.result("t1", {"n": n})
@@ -434,7 +434,7 @@ async def test_a_write_that_fails_drops_its_logger_and_names_the_file(
         def add_result(self, result: Mapping[str, Any]) -> None:
             self._writes.append(Append(self.logdir, "a directory is no file"))
 
-    writer = LogWriter([Lost, JsonLogger])
+    writer = LoggerWriter([Lost, JsonLogger])
     for trial in ("t1", "t2"):
         writer.open(trial, {}, str(tmp_path / trial), None)
         writer.result(trial, {"n": 1})
@@ -449,7 +449,7 @@ async def test_a_replacement_that_fails_leaves_no_temporary_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Watched.watch()
-    writer = LogWriter([Watched], interval_s=0)
+    writer = LoggerWriter([Watched], interval_s=0)
     async with running(writer):
         taken = Watched.taken
         writer.open("t1", {}, str(tmp_path), None)
@@ -467,7 +467,7 @@ async def test_a_directory_that_cannot_be_made_drops_the_loggers_not_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    writer = LogWriter([JsonLogger, CSVLogger])
+    writer = LoggerWriter([JsonLogger, CSVLogger])
     writer.open("t1", {}, str(tmp_path / "file" / "t1"), None)
     writer.result("t1", {"n": 1})
     await drain(writer)
@@ -478,7 +478,7 @@ async def test_a_directory_that_cannot_be_made_drops_the_loggers_not_the_run(
 @pytest.mark.asyncio
 async def test_a_cancelled_writer_can_still_be_drained(tmp_path: Path) -> None:
     Watched.watch()
-    writer = LogWriter([Watched], interval_s=0)
+    writer = LoggerWriter([Watched], interval_s=0)
     for trial in range(20):
         writer.open(str(trial), {}, str(tmp_path / str(trial)), None)
         writer.result(str(trial), {"n": trial})
@@ -504,7 +504,7 @@ async def test_cancelling_does_not_wait_for_a_logger_that_hangs(tmp_path: Path) 
             loop.call_soon_threadsafe(entered.set)
             let_go.wait()
 
-    writer = LogWriter([Hangs])
+    writer = LoggerWriter([Hangs])
     writer.open("t1", {}, str(tmp_path), None)
     writer.result("t1", {"n": 1})
     try:
@@ -522,7 +522,7 @@ async def test_cancelling_does_not_wait_for_a_logger_that_hangs(tmp_path: Path) 
 
 @pytest.mark.asyncio
 async def test_a_trial_that_ends_and_is_opened_again_continues_its_files(tmp_path: Path) -> None:
-    writer = LogWriter([JsonLogger, CSVLogger])
+    writer = LoggerWriter([JsonLogger, CSVLogger])
     for n in range(5):
         writer.open("t1", {}, str(tmp_path), None)
         writer.result("t1", {"n": n})
@@ -551,7 +551,7 @@ async def test_nothing_of_an_ended_trial_stays_in_memory(tmp_path: Path) -> None
     class Trial:
         pass
 
-    writer = LogWriter([Mine, Files])
+    writer = LoggerWriter([Mine, Files])
     for number in range(10):
         trial = Trial()
         alive.add(trial)
@@ -575,7 +575,7 @@ async def test_open_trials_hold_no_descriptors(tmp_path: Path) -> None:
             counts.append(len(os.listdir("/proc/self/fd")))
             return super().take()
 
-    writer = LogWriter([Counts])
+    writer = LoggerWriter([Counts])
     for trial in range(50):
         writer.open(str(trial), {}, str(tmp_path / str(trial)), None)
         writer.result(str(trial), {"n": trial})
@@ -589,7 +589,7 @@ async def test_close_ends_the_trials_that_are_open(tmp_path: Path) -> None:
     class Mine(Recorder):
         pass
 
-    writer = LogWriter([Mine])
+    writer = LoggerWriter([Mine])
     async with running(writer):
         writer.open("t1", {}, str(tmp_path), None)
         writer.result("t1", {"n": 1})
@@ -598,7 +598,7 @@ async def test_close_ends_the_trials_that_are_open(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_class_that_is_listed_twice_logs_once(tmp_path: Path) -> None:
-    writer = LogWriter([JsonLogger, JsonLogger])
+    writer = LoggerWriter([JsonLogger, JsonLogger])
     writer.open("t1", {}, str(tmp_path), None)
     writer.result("t1", {"n": 1})
     await drain(writer)
@@ -608,7 +608,7 @@ async def test_a_class_that_is_listed_twice_logs_once(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_unified_loggers_and_no_loggers_serve_too(tmp_path: Path) -> None:
     for name, classes in (("some", [UnifiedLogger]), ("none", [])):
-        writer = LogWriter(classes)
+        writer = LoggerWriter(classes)
         writer.open("t1", {}, str(tmp_path / name), None)
         writer.result("t1", {"n": 1})
         await drain(writer)
@@ -617,7 +617,7 @@ async def test_unified_loggers_and_no_loggers_serve_too(tmp_path: Path) -> None:
 
 
 def test_calls_out_of_order_are_errors_that_name_the_trial() -> None:
-    writer = LogWriter([JsonLogger])
+    writer = LoggerWriter([JsonLogger])
     with pytest.raises(TuneError, match="on_result for trial 't1'"):
         writer.result("t1", {})
     with pytest.raises(TuneError, match="update_config for trial 't1'"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, TuneError
-from asynctune.experiment.remote.replica import LINKS, Mirror, Stored
+from asynctune.experiment.remote.replica import LINKS, Replica, UploadOutcome
 from asynctune.storage.checkpoints import directory as ckpt
 from asynctune.storage.checkpoints.commits import Commits
 from asynctune.storage.checkpoints.manifest import MANIFEST
@@ -22,12 +22,12 @@ FILES = {"model": b"weights" * 1000, "sub/log": b"a"}
 
 
 def saved(parent, name, files=FILES):
-    aside = ckpt.make_aside(parent, name)
+    aside = ckpt.make_staging_dir(parent, name)
     for file, data in files.items():
         (aside / file).parent.mkdir(parents=True, exist_ok=True)
         (aside / file).write_bytes(data)
     root = ckpt.commit(aside, "model", saved_as_dict=False, state=STATE, parent=parent)
-    ckpt.remove_aside(aside)
+    ckpt.remove_staging_dir(aside)
     return str(root / "model")
 
 
@@ -53,10 +53,10 @@ def elsewhere(tmp_path):
 
 
 def mirror_of(storage, directory, epoch=0):
-    mirror = Mirror(storage, str(directory))
-    mirror.segments.pull(Path(directory, "journal"))
-    mirror.begin(epoch)
-    return mirror
+    replica = Replica(storage, str(directory))
+    replica.segments.pull(Path(directory, "journal"))
+    replica.begin(epoch)
+    return replica
 
 
 def keys(storage, prefix="t/"):
@@ -68,13 +68,13 @@ def keys(storage, prefix="t/"):
 
 def test_what_was_stored_can_be_brought_elsewhere(storage, here, elsewhere):
     path = saved(here / "t", "checkpoint_1")
-    assert mirror_of(storage, here).store(path) is Stored.COMMITTED
+    assert mirror_of(storage, here).store(path) is UploadOutcome.COMMITTED
     there = mirror_of(storage, elsewhere, 1)
     wanted = str(elsewhere / "t" / "checkpoint_1" / "model")
-    assert not there.is_here(wanted)
+    assert not there.has_local(wanted)
     assert there.has(wanted)
-    there.bring(wanted)
-    assert there.is_here(wanted)
+    there.download(wanted)
+    assert there.has_local(wanted)
     assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
     assert os.listdir(elsewhere / "t") == ["checkpoint_1"]
 
@@ -91,44 +91,48 @@ def test_what_is_there_is_not_stored_again_when_it_is_looked_for_first(scripted,
     path = saved(here / "t", "checkpoint_1")
     mirror_of(scripted, here).store(path)
     before = dict(scripted.script.objects)
-    assert mirror_of(scripted, here, 1).store(path, look_first=True) is Stored.THERE
+    assert mirror_of(scripted, here, 1).store(path, look_first=True) is UploadOutcome.THERE
     changed = set(scripted.script.objects) - set(before)
     assert changed == {"journal/00000002"}
 
 
 def test_what_is_not_there_is_stored_also_when_it_is_looked_for_first(storage, here):
-    mirror = mirror_of(storage, here)
-    assert mirror.store(saved(here / "t", "checkpoint_1"), look_first=True) is Stored.COMMITTED
-    assert mirror.store(saved(here / "t", "checkpoint_2"), look_first=True) is Stored.COMMITTED
+    replica = mirror_of(storage, here)
+    assert (
+        replica.store(saved(here / "t", "checkpoint_1"), look_first=True) is UploadOutcome.COMMITTED
+    )
+    assert (
+        replica.store(saved(here / "t", "checkpoint_2"), look_first=True) is UploadOutcome.COMMITTED
+    )
 
 
 def test_what_was_deleted_before_it_was_stored_is_gone(storage, here):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     path = saved(here / "t", "checkpoint_1")
     ckpt.delete(path)
-    assert mirror.store(path) is Stored.GONE
-    assert mirror.store(str(here / "never" / "checkpoint_1")) is Stored.GONE
+    assert replica.store(path) is UploadOutcome.GONE
+    assert replica.store(str(here / "never" / "checkpoint_1")) is UploadOutcome.GONE
     assert keys(storage) == []
 
 
 def test_what_is_half_deleted_is_gone(storage, here):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     path = saved(here / "t", "checkpoint_1")
     (here / "t" / "checkpoint_1" / MANIFEST).unlink()
-    assert mirror.store(path) is Stored.GONE
+    assert replica.store(path) is UploadOutcome.GONE
     assert [key for key in keys(storage) if "checkpoint_1" in key] == []
 
 
 def test_what_was_stored_and_then_deleted_here_is_there(storage, here):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     path = saved(here / "t", "checkpoint_1")
-    mirror.store(path)
+    replica.store(path)
     ckpt.delete(path)
-    assert mirror.store(path) is Stored.THERE
+    assert replica.store(path) is UploadOutcome.THERE
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_uploaded_arrives_whole(scripted, here, elsewhere):
-    mirror = mirror_of(scripted, here)
+    replica = mirror_of(scripted, here)
     path = saved(here / "t", "checkpoint_1")
 
     def before(call):
@@ -136,22 +140,22 @@ def test_a_checkpoint_that_is_deleted_while_it_is_uploaded_arrives_whole(scripte
             ckpt.delete(path)
 
     scripted.script.before = before
-    assert mirror.store(path) is Stored.COMMITTED
+    assert replica.store(path) is UploadOutcome.COMMITTED
     scripted.script.behave()
     assert not (here / "t" / "checkpoint_1").exists()
-    mirror_of(scripted, elsewhere, 1).bring(str(elsewhere / "t" / "checkpoint_1"))
+    mirror_of(scripted, elsewhere, 1).download(str(elsewhere / "t" / "checkpoint_1"))
     assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
 
 
 def test_an_upload_that_fails_leaves_no_links_and_can_be_made_again(scripted, here):
-    mirror = mirror_of(scripted, here)
+    replica = mirror_of(scripted, here)
     path = saved(here / "t", "checkpoint_1")
     for call in ("create commits/00000001", "upload", "create commits/00000002"):
         scripted.script.fail(call)
         with pytest.raises(StorageError):
-            mirror.store(path)
+            replica.store(path)
         assert files_of(here / LINKS) == {}
-    assert mirror.store(path) is Stored.COMMITTED
+    assert replica.store(path) is UploadOutcome.COMMITTED
 
 
 def test_files_are_copied_where_they_cannot_be_linked(scripted, here, elsewhere, monkeypatch):
@@ -159,9 +163,9 @@ def test_files_are_copied_where_they_cannot_be_linked(scripted, here, elsewhere,
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    mirror = mirror_of(scripted, here)
-    mirror.store(saved(here / "t", "checkpoint_1"))
-    mirror_of(scripted, elsewhere, 1).bring(str(elsewhere / "t" / "checkpoint_1"))
+    replica = mirror_of(scripted, here)
+    replica.store(saved(here / "t", "checkpoint_1"))
+    mirror_of(scripted, elsewhere, 1).download(str(elsewhere / "t" / "checkpoint_1"))
     assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
 
 
@@ -173,55 +177,55 @@ def test_links_that_a_dead_driver_left_are_removed_when_the_next_begins(storage,
 
 
 def test_deleting_removes_it_there_and_here_and_nothing_else(storage, here):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     first, second = (saved(here / "t", f"checkpoint_{number}") for number in (1, 2))
-    mirror.store(first)
-    mirror.store(second)
-    mirror.delete(first)
-    mirror.delete(first)
+    replica.store(first)
+    replica.store(second)
+    replica.delete(first)
+    replica.delete(first)
     assert os.listdir(here / "t") == ["checkpoint_2"]
     assert [c.name for c in Commits(storage.below("t")).newest_first()] == ["checkpoint_2"]
     assert not [key for key in keys(storage) if "checkpoint_1/" in key]
 
 
 def test_what_no_journal_knows_is_removed_there(storage, here):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     paths = [saved(here / "t", f"checkpoint_{number}") for number in (1, 2, 3)]
     for path in paths:
-        mirror.store(path)
+        replica.store(path)
     after = mirror_of(storage, here, 1)
     after.retain("t", paths[:2])
     after.retain("never", [])
     names = [commit.name for commit in Commits(storage.below("t")).newest_first()]
     assert names == ["checkpoint_2", "checkpoint_1"]
     with pytest.raises(Fenced):
-        mirror.store(saved(here / "t", "checkpoint_4"))
-    assert after.store(saved(here / "t", "checkpoint_5")) is Stored.COMMITTED
+        replica.store(saved(here / "t", "checkpoint_4"))
+    assert after.store(saved(here / "t", "checkpoint_5")) is UploadOutcome.COMMITTED
 
 
 def test_what_is_neither_here_nor_there_cannot_be_brought(storage, here):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     path = str(here / "t" / "checkpoint_1")
-    assert not mirror.has(path)
+    assert not replica.has(path)
     with pytest.raises(FileNotFoundError, match="checkpoint_1"):
-        mirror.bring(path)
+        replica.download(path)
 
 
 def test_what_is_here_is_not_fetched(scripted, here):
-    mirror = mirror_of(scripted, here)
+    replica = mirror_of(scripted, here)
     path = saved(here / "t", "checkpoint_1")
     calls = len(scripted.script.calls)
-    assert mirror.has(path)
-    mirror.bring(path)
+    assert replica.has(path)
+    replica.download(path)
     assert len(scripted.script.calls) == calls
 
 
 def test_what_comes_damaged_is_told_of(scripted, here, elsewhere):
     mirror_of(scripted, here).store(saved(here / "t", "checkpoint_1"))
-    mirror = mirror_of(scripted, elsewhere, 1)
+    replica = mirror_of(scripted, elsewhere, 1)
     scripted.script.serve = lambda key, data: data if "commits/" in key else data[::-1]
     with pytest.raises(CheckpointCorrupt):
-        mirror.bring(str(elsewhere / "t" / "checkpoint_1"))
+        replica.download(str(elsewhere / "t" / "checkpoint_1"))
     assert os.listdir(elsewhere / "t") == []
 
 
@@ -232,9 +236,9 @@ def test_one_whose_record_is_damaged_is_not_there(scripted, here, elsewhere):
 
 
 def test_the_newest_of_those_that_are_known_is_found(storage, here, elsewhere):
-    mirror = mirror_of(storage, here)
+    replica = mirror_of(storage, here)
     for number in (1, 2, 3):
-        mirror.store(saved(here / "t", f"checkpoint_{number}"))
+        replica.store(saved(here / "t", f"checkpoint_{number}"))
     there = mirror_of(storage, elsewhere, 1)
     paths = [str(elsewhere / "t" / f"checkpoint_{number}" / "model") for number in (1, 2, 9)]
     assert there.newest("t", paths) == paths[1]
@@ -246,9 +250,9 @@ def test_the_newest_of_those_that_are_known_is_found(storage, here, elsewhere):
 def test_the_newest_is_the_one_before_when_the_record_of_the_last_is_damaged(
     scripted, here, elsewhere
 ):
-    mirror = mirror_of(scripted, here)
+    replica = mirror_of(scripted, here)
     for number in (1, 2):
-        mirror.store(saved(here / "t", f"checkpoint_{number}"))
+        replica.store(saved(here / "t", f"checkpoint_{number}"))
     scripted.script.objects["t/commits/00000003"] = b""
     there = mirror_of(scripted, elsewhere, 1)
     paths = [str(elsewhere / "t" / f"checkpoint_{number}" / "model") for number in (1, 2)]
@@ -265,11 +269,11 @@ def test_a_driver_that_was_overtaken_cannot_store_any_more(storage, here, elsewh
 
 
 def test_what_is_forgotten_of_a_trial_is_looked_up_again(storage, here):
-    mirror = mirror_of(storage, here)
-    mirror.store(saved(here / "t", "checkpoint_1"))
-    mirror.forget("t")
-    mirror.forget("never")
-    assert mirror.store(saved(here / "t", "checkpoint_2")) is Stored.COMMITTED
+    replica = mirror_of(storage, here)
+    replica.store(saved(here / "t", "checkpoint_1"))
+    replica.forget("t")
+    replica.forget("never")
+    assert replica.store(saved(here / "t", "checkpoint_2")) is UploadOutcome.COMMITTED
     names = [commit.name for commit in Commits(storage.below("t")).newest_first()]
     assert names == ["checkpoint_2", "checkpoint_1"]
 
@@ -278,15 +282,15 @@ def test_what_is_forgotten_of_a_trial_is_looked_up_again(storage, here):
     "where", ["../t/checkpoint_1", "checkpoint_1", "t", "t/model", "t/../../x"]
 )
 def test_a_path_that_is_no_checkpoint_of_the_experiment_is_refused(scripted, here, where):
-    mirror = mirror_of(scripted, here)
+    replica = mirror_of(scripted, here)
     before = dict(scripted.script.objects)
     path = str(here / where)
     for call in (
-        lambda: mirror.store(path),
-        lambda: mirror.delete(path),
-        lambda: mirror.has(path),
-        lambda: mirror.bring(path),
-        lambda: mirror.newest("t", [path]),
+        lambda: replica.store(path),
+        lambda: replica.delete(path),
+        lambda: replica.has(path),
+        lambda: replica.download(path),
+        lambda: replica.newest("t", [path]),
     ):
         with pytest.raises(StorageError, match="no checkpoint of a trial"):
             call()
@@ -296,43 +300,43 @@ def test_a_path_that_is_no_checkpoint_of_the_experiment_is_refused(scripted, her
 # -- results ------------------------------------------------------------------------------------
 
 
-def sent(mirror, exported=(), *, final=False):
+def sent(replica, exported=(), *, final=False):
     """What is uploaded now."""
-    script = mirror.storage.script
+    script = replica.storage.script
     before = len(script.calls)
-    mirror.send_files("t", exported, final)
+    replica.send_files("t", exported, final)
     return sorted(
         call.removeprefix("upload ") for call in script.calls[before:] if call.startswith("upload")
     )
 
 
 @pytest.fixture
-def mirror(scripted, here):
+def replica(scripted, here):
     return mirror_of(scripted, here)
 
 
-def test_only_what_has_changed_is_sent(mirror, here):
+def test_only_what_has_changed_is_sent(replica, here):
     for name in ("result.json", "progress.csv"):
         (here / "t" / name).write_text(name)
-    assert sent(mirror) == ["progress.csv", "result.json"]
-    assert sent(mirror) == []
+    assert sent(replica) == ["progress.csv", "result.json"]
+    assert sent(replica) == []
     with (here / "t" / "result.json").open("a") as file:
         file.write("more")
-    assert sent(mirror) == ["result.json"]
-    assert mirror.storage.script.objects["t/result.json"] == b"result.jsonmore"
+    assert sent(replica) == ["result.json"]
+    assert replica.storage.script.objects["t/result.json"] == b"result.jsonmore"
     (here / "t" / "new").write_text("x")
-    assert sent(mirror) == ["new"]
+    assert sent(replica) == ["new"]
 
 
-def test_what_failed_is_sent_again(mirror, here):
+def test_what_failed_is_sent_again(replica, here):
     (here / "t" / "a").write_text("x")
-    mirror.storage.script.fail("upload a")
+    replica.storage.script.fail("upload a")
     with pytest.raises(StorageError):
-        mirror.send_files("t", [], False)
-    assert sent(mirror) == ["a"]
+        replica.send_files("t", [], False)
+    assert sent(replica) == ["a"]
 
 
-def test_checkpoints_hidden_files_and_links_are_not_sent(mirror, here, tmp_path):
+def test_checkpoints_hidden_files_and_links_are_not_sent(replica, here, tmp_path):
     logdir = here / "t"
     saved(logdir, "checkpoint_1")
     (logdir / "dir").mkdir()
@@ -342,18 +346,18 @@ def test_checkpoints_hidden_files_and_links_are_not_sent(mirror, here, tmp_path)
     (tmp_path / "secret").write_text("s")
     (logdir / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(logdir / "fifo")
-    assert sent(mirror, final=True) == ["a"]
+    assert sent(replica, final=True) == ["a"]
 
 
-def test_large_files_wait_for_the_end(mirror, here):
+def test_large_files_wait_for_the_end(replica, here):
     with (here / "t" / "large").open("wb") as file:
         file.truncate((8 << 20) + 1)
-    assert sent(mirror) == []
-    assert sent(mirror, final=True) == ["large"]
-    assert sent(mirror, final=True) == []
+    assert sent(replica) == []
+    assert sent(replica, final=True) == ["large"]
+    assert sent(replica, final=True) == []
 
 
-def test_what_was_exported_is_sent_with_all_that_is_in_it(mirror, here):
+def test_what_was_exported_is_sent_with_all_that_is_in_it(replica, here):
     logdir = here / "t"
     (logdir / "model" / "inner").mkdir(parents=True)
     (logdir / "model" / "a").write_text("x")
@@ -363,18 +367,18 @@ def test_what_was_exported_is_sent_with_all_that_is_in_it(mirror, here):
     (logdir / "other" / "not").write_text("x")
     (logdir / "top").write_text("x")
     exported = [str(logdir / "model"), "other/dir/c", str(logdir / "top"), str(logdir / "never")]
-    assert sent(mirror, exported) == ["model/a", "model/inner/b", "other/dir/c", "top"]
-    assert sent(mirror, exported) == []
+    assert sent(replica, exported) == ["model/a", "model/inner/b", "other/dir/c", "top"]
+    assert sent(replica, exported) == []
 
 
-def test_what_was_exported_elsewhere_stays_there(mirror, here, tmp_path):
+def test_what_was_exported_elsewhere_stays_there(replica, here, tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "a").write_text("x")
     exported = [str(tmp_path / "outside"), "../../outside/a", str(here / "t"), ".", str(here), "/"]
-    assert sent(mirror, exported) == []
+    assert sent(replica, exported) == []
 
 
-def test_what_was_exported_by_way_of_a_link_is_not_sent(mirror, here, tmp_path):
+def test_what_was_exported_by_way_of_a_link_is_not_sent(replica, here, tmp_path):
     outside = tmp_path / "outside"
     (outside / "inner").mkdir(parents=True)
     (outside / "secret").write_text("s")
@@ -384,19 +388,19 @@ def test_what_was_exported_by_way_of_a_link_is_not_sent(mirror, here, tmp_path):
     (here / "t" / "model" / "link").symlink_to(outside)
     (here / "t" / "model" / "a").write_text("x")
     exported = ["link", "link/", "link/secret", "link/inner", "model"]
-    assert sent(mirror, exported) == ["model/a"]
+    assert sent(replica, exported) == ["model/a"]
 
 
-def test_a_checkpoint_is_not_sent_as_something_exported(mirror, here):
+def test_a_checkpoint_is_not_sent_as_something_exported(replica, here):
     path = saved(here / "t", "checkpoint_1")
-    assert sent(mirror, [str(here / "t" / "checkpoint_1"), path]) == []
+    assert sent(replica, [str(here / "t" / "checkpoint_1"), path]) == []
 
 
-def test_a_trial_without_a_directory_has_nothing_to_send(mirror):
-    mirror.send_files("never", [], True)
+def test_a_trial_without_a_directory_has_nothing_to_send(replica):
+    replica.send_files("never", [], True)
 
 
-def test_a_file_that_vanishes_is_passed_over(mirror, here, monkeypatch):
+def test_a_file_that_vanishes_is_passed_over(replica, here, monkeypatch):
     for name in ("a", "b", "c"):
         (here / "t" / name).write_text("x")
     real = os.stat
@@ -407,45 +411,45 @@ def test_a_file_that_vanishes_is_passed_over(mirror, here, monkeypatch):
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert sent(mirror) == ["a", "c"]
+    assert sent(replica) == ["a", "c"]
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\u00a0b", os.fsdecode(b"\xff")])
-def test_a_name_that_no_object_can_have_holds_up_nothing_else(mirror, here, name):
+def test_a_name_that_no_object_can_have_holds_up_nothing_else(replica, here, name):
     for each in ("a", name, "\U0001f600"):
         (here / "t" / each).write_text("x")
     with pytest.raises(StorageError, match="no name that an object can have"):
-        mirror.send_files("t", [], True)
-    assert keys(mirror.storage) == ["t/a", "t/\U0001f600"]
+        replica.send_files("t", [], True)
+    assert keys(replica.storage) == ["t/a", "t/\U0001f600"]
 
 
 def test_a_checkpoint_with_a_name_that_no_object_can_have_fails_like_storage(scripted, here):
-    mirror = mirror_of(scripted, here)
+    replica = mirror_of(scripted, here)
     path = saved(here / "t", "checkpoint_1", {"model": b"x", "a\\b": b"y"})
     with pytest.raises(TuneError) as raised:
-        mirror.store(path)
+        replica.store(path)
     # What uploads catch, so that the run goes on and tells of it.
     assert isinstance(raised.value, StorageError)
     assert keys(scripted) == ["t/commits/00000001"] or keys(scripted) == []
 
 
 def test_where_a_durable_trial_keeps_its_checkpoints_is_its_own_and_ranks_by_attempt(storage, here):
-    mirror = mirror_of(storage, here, 3)
-    place = mirror.remote_dir("t", 2)
+    replica = mirror_of(storage, here, 3)
+    place = replica.remote_dir("t", 2)
     assert place.storage.url == f"{storage.url}/t"
     assert place.writer.rank == (3, 2)
-    assert place.writer.token == mirror.segments.driver
-    assert mirror.url == storage.url
+    assert place.writer.token == replica.segments.driver
+    assert replica.url == storage.url
 
 
 def test_several_trials_that_begin_from_one_checkpoint_bring_it_once(storage, here, elsewhere):
     path = saved(here / "t", "checkpoint_1")
     mirror_of(storage, here).store(path)
     (elsewhere / "t").mkdir()
-    mirror = mirror_of(storage, elsewhere, 1)
+    replica = mirror_of(storage, elsewhere, 1)
     there = str(elsewhere / "t" / "checkpoint_1" / "model")
     with ThreadPoolExecutor(8) as pool:
-        inodes = list(pool.map(lambda _: (mirror.bring(there), inode(there)), range(16)))
+        inodes = list(pool.map(lambda _: (replica.download(there), inode(there)), range(16)))
     assert len(set(inodes)) == 1, "nobody took away what another one reads"
 
 

@@ -18,7 +18,7 @@ from asynctune.space.space import Space
 
 
 def outline(config):
-    return Space(config).outline()
+    return Space(config).fingerprint()
 
 
 def test_it_names_every_leaf_and_what_is_drawn_there():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from asynctune.callbacks.pbt_policies import PolicyFiles, policy_line
+from asynctune.callbacks.pbt_policies import PbtPolicyFiles, policy_line
 from asynctune.errors import ConfigError, StorageError
 from asynctune.experiment.events import Exploited
 from asynctune.schedulers._policies import PolicyLine, read_policy
@@ -38,7 +38,7 @@ def test_an_event_becomes_a_line_of_six_items():
 
 
 def test_the_file_of_a_trial_begins_with_what_its_donor_went_through(tmp_path):
-    files = PolicyFiles(tmp_path)
+    files = PbtPolicyFiles(tmp_path)
     for each in ALL:
         files.write(*each)
     assert read_policy(tmp_path / "pbt_global.txt") == [each[0] for each in ALL]
@@ -48,7 +48,7 @@ def test_the_file_of_a_trial_begins_with_what_its_donor_went_through(tmp_path):
 
 
 def test_a_trial_may_take_over_from_itself(tmp_path):
-    files = PolicyFiles(tmp_path)
+    files = PbtPolicyFiles(tmp_path)
     files.write(*A_FROM_B)
     itself = line("a", "a", 20, 9)
     files.write(itself, "a", "a")
@@ -62,18 +62,18 @@ def test_what_was_written_before_a_crash_is_not_written_again(tmp_path, done, ag
     whole.mkdir()
     cut.mkdir()
     for each in ALL:
-        PolicyFiles(whole).write(*each)
-    files = PolicyFiles(cut)
+        PbtPolicyFiles(whole).write(*each)
+    files = PbtPolicyFiles(cut)
     for each in ALL[:done]:
         files.write(*each)
-    files = PolicyFiles(cut)
+    files = PbtPolicyFiles(cut)
     for each in ALL[min(done, again_from) :]:
         files.write(*each)
     assert files_in(cut) == files_in(whole)
 
 
 def test_a_line_that_a_crash_cut_is_written_whole_the_next_time(tmp_path):
-    files = PolicyFiles(tmp_path)
+    files = PbtPolicyFiles(tmp_path)
     for each in ALL:
         files.write(*each)
     wanted = files_in(tmp_path)
@@ -81,27 +81,27 @@ def test_a_line_that_a_crash_cut_is_written_whole_the_next_time(tmp_path):
     text = path.read_bytes()
     for size in range(len(text)):
         path.write_bytes(text[:size])
-        files = PolicyFiles(tmp_path)
+        files = PbtPolicyFiles(tmp_path)
         for each in ALL[text[:size].count(b"\n") :]:
             files.write(*each)
         assert files_in(tmp_path) == wanted
 
 
 def test_a_crash_between_the_two_files_is_mended(tmp_path):
-    files = PolicyFiles(tmp_path)
+    files = PbtPolicyFiles(tmp_path)
     for each in ALL:
         files.write(*each)
     wanted = files_in(tmp_path)
     path = tmp_path / "pbt_global.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    PolicyFiles(tmp_path).write(*A_FROM_D)
+    PbtPolicyFiles(tmp_path).write(*A_FROM_D)
     assert files_in(tmp_path) == wanted
 
 
 def test_a_directory_that_is_not_there_is_a_storage_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*pbt_global\.txt or pbt_policy_a\.txt"):
-        PolicyFiles(tmp_path / "file").write(*A_FROM_B)
+        PbtPolicyFiles(tmp_path / "file").write(*A_FROM_B)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from asynctune.secret import (
 )
 from asynctune.space.space import Space
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import Host, SyncCalls, step
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, step
 from asynctune.trainable.worker.calls import build, describe, perform
 
 VALUE = "correct-horse-battery"
@@ -383,7 +383,7 @@ class Holder(Trainable):
 
 
 def test_a_trainable_has_the_values_and_its_answers_the_references(tmp_path):
-    place = Host(logdir=str(tmp_path), calls=SyncCalls(), trial_id="t")
+    place = TrainableContext(logdir=str(tmp_path), calls=SyncHookCaller(), trial_id="t")
     given = {"key": Secret("env:CANARY"), "deep": {"a": [Secret("env:OTHER")]}}
     trainable = build(Holder, given, place)
     assert trainable.config == trainable.given == {"key": VALUE, "deep": {"a": ["another-value"]}}

@@ -21,9 +21,9 @@ from asynctune.errors import (
     UnsafePath,
 )
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import FORMAT, StoredJournal, record
+from asynctune.experiment.reader import FORMAT, JournalReader, record
 from asynctune.experiment.remote import journal as segments_module
-from asynctune.experiment.remote.journal import Segment, Segments, read_new
+from asynctune.experiment.remote.journal import RemoteJournal, Segment, read_new
 from asynctune.storage import Entry
 from scripted_storage import ScriptedStorage
 
@@ -50,7 +50,7 @@ def journal(tmp_path):
 
 def driver(storage, *parts, epoch=0):
     """A driver that has written this."""
-    segments = Segments(storage)
+    segments = RemoteJournal(storage)
     with tempfile.TemporaryDirectory() as elsewhere:
         segments.pull(Path(elsewhere, "journal"))
     segments.begin(epoch)
@@ -65,7 +65,7 @@ def numbers(storage):
 
 def pulled(storage, path):
     path.unlink(missing_ok=True)
-    assert Segments(storage).pull(path)
+    assert RemoteJournal(storage).pull(path)
     return path.read_bytes()
 
 
@@ -77,19 +77,19 @@ def test_a_pull_into_an_empty_place_gives_the_same_bytes(storage, journal):
     whole = HEAD + ROWS + MORE
     assert segments.end == len(whole)
     assert numbers(storage) == [1, 2, 3, 4]
-    again = Segments(storage)
+    again = RemoteJournal(storage)
     assert again.pull(journal)
     assert journal.read_bytes() == whole
     assert again.end == len(whole)
     assert os.listdir(journal.parent).count("journal.pulled") == 0
-    assert [event.kind for _, event in StoredJournal(journal).events()] == (
+    assert [event.kind for _, event in JournalReader(journal).events()] == (
         ["run_started"] + ["reported"] * 8
     )
 
 
 def test_driver_after_driver_goes_on_where_the_one_before_ended(storage, journal, tmp_path):
     driver(storage, HEAD, ROWS)
-    second = Segments(storage)
+    second = RemoteJournal(storage)
     second.pull(journal)
     second.begin(1)
     second.append(MORE)
@@ -97,37 +97,37 @@ def test_driver_after_driver_goes_on_where_the_one_before_ended(storage, journal
 
 
 def test_where_nothing_is_nothing_is_pulled(storage, journal):
-    assert not Segments(storage).exists()
-    assert not Segments(storage).pull(journal)
+    assert not RemoteJournal(storage).exists()
+    assert not RemoteJournal(storage).pull(journal)
     assert not journal.exists()
     driver(storage)  # which died before it wrote a byte
-    assert not Segments(storage).exists()
-    assert Segments(storage).seed() is None
-    again = Segments(storage)
+    assert not RemoteJournal(storage).exists()
+    assert RemoteJournal(storage).seed() is None
+    again = RemoteJournal(storage)
     assert not again.pull(journal)
     again.begin(0)
     again.append(HEAD)
-    assert Segments(storage).exists()
+    assert RemoteJournal(storage).exists()
     assert pulled(storage, journal) == HEAD
 
 
 def test_the_seed_is_that_of_the_first_record(storage):
-    assert Segments(storage).seed() is None
+    assert RemoteJournal(storage).seed() is None
     driver(storage, HEAD, ROWS)
-    assert Segments(storage).seed() == 7
+    assert RemoteJournal(storage).seed() == 7
 
 
 @pytest.mark.parametrize("data", [ROWS, HEAD[:-1], b"x"], ids=["rows", "cut", "nonsense"])
 def test_what_begins_like_no_journal_has_no_seed(scripted, data):
     driver(scripted, data)
-    assert Segments(scripted).seed() is None
+    assert RemoteJournal(scripted).seed() is None
 
 
 def test_a_local_journal_that_is_the_same_stays(storage, journal):
     driver(storage, HEAD, ROWS)
     journal.write_bytes(HEAD + ROWS)
     before = journal.stat().st_ino
-    assert not Segments(storage).pull(journal)
+    assert not RemoteJournal(storage).pull(journal)
     assert journal.stat().st_ino == before
 
 
@@ -139,7 +139,7 @@ def test_a_local_journal_that_knows_more_stays_and_the_rest_follows(
 ):
     driver(storage, HEAD, ROWS)
     journal.write_bytes(HEAD + ROWS + tail)
-    segments = Segments(storage)
+    segments = RemoteJournal(storage)
     assert not segments.pull(journal)
     assert journal.read_bytes() == HEAD + ROWS + tail
     assert segments.end == len(HEAD + ROWS)
@@ -153,7 +153,7 @@ def test_a_local_journal_that_knows_more_stays_and_the_rest_follows(
 def test_a_local_journal_that_knows_less_becomes_the_remote_one(storage, journal, have, torn):
     driver(storage, HEAD, ROWS)
     journal.write_bytes(have + torn)
-    assert Segments(storage).pull(journal)
+    assert RemoteJournal(storage).pull(journal)
     assert journal.read_bytes() == HEAD + ROWS
 
 
@@ -170,7 +170,7 @@ def test_two_continuations_of_one_experiment_are_told_of_and_both_stay(storage, 
     driver(storage, HEAD, ROWS)
     journal.write_bytes(local)
     with pytest.raises(ExperimentCorrupt, match="two continuations"):
-        Segments(storage).pull(journal)
+        RemoteJournal(storage).pull(journal)
     assert journal.read_bytes() == local
     assert sorted(os.listdir(journal.parent)) in (
         ["journal"],
@@ -186,7 +186,7 @@ def test_a_damaged_local_journal_is_not_taken_for_a_torn_one(storage, journal):
     broken[len(HEAD) + 30] ^= 1
     journal.write_bytes(broken)
     with pytest.raises(ExperimentCorrupt, match="damaged at byte"):
-        Segments(storage).pull(journal)
+        RemoteJournal(storage).pull(journal)
     assert journal.read_bytes() == broken
 
 
@@ -245,7 +245,7 @@ def test_the_pid_and_host_are_those_of_the_other(scripted):
 
 def test_who_begins_behind_a_row_that_it_has_not_seen_is_refused(storage, journal):
     first = driver(storage, HEAD)
-    second = Segments(storage)
+    second = RemoteJournal(storage)
     second.pull(journal)
     first.append(ROWS)
     with pytest.raises(ExperimentLocked):
@@ -257,7 +257,7 @@ def test_who_begins_behind_a_row_that_it_has_not_seen_is_refused(storage, journa
 def test_of_two_that_begin_at_once_one_begins(storage, tmp_path):
     driver(storage, HEAD, ROWS)
     both = threading.Barrier(2)
-    drivers = [Segments(storage) for _ in range(2)]
+    drivers = [RemoteJournal(storage) for _ in range(2)]
     told = []
 
     def begin(number):
@@ -280,7 +280,7 @@ def test_of_two_that_begin_at_once_one_begins(storage, tmp_path):
 
 
 def test_of_two_that_begin_a_new_experiment_at_once_one_begins(storage, journal):
-    drivers = [Segments(storage) for _ in range(2)]
+    drivers = [RemoteJournal(storage) for _ in range(2)]
     for segments in drivers:
         assert not segments.pull(journal)
     drivers[1].begin(0)
@@ -338,7 +338,7 @@ def test_an_append_that_failed_is_made_again(scripted, journal):
 
 
 def test_a_beginning_whose_answer_was_lost_can_be_made_again(scripted, journal):
-    segments = Segments(scripted)
+    segments = RemoteJournal(scripted)
     segments.pull(journal)
     scripted.script.fail("create", effect=True)
     with pytest.raises(StorageError):
@@ -397,7 +397,7 @@ def test_a_damaged_segment_is_told_of_and_nothing_is_written(scripted, journal, 
     scripted.script.objects[key] = damage(scripted.script.objects[key])
     journal.write_bytes(HEAD)
     with pytest.raises(ExperimentCorrupt, match=key):
-        Segments(scripted).pull(journal)
+        RemoteJournal(scripted).pull(journal)
     assert journal.read_bytes() == HEAD
     assert not journal.with_name("journal.pulled").exists()
 
@@ -408,7 +408,7 @@ def test_a_damaged_last_segment_is_told_of(scripted, journal, damage):
     key = "journal/00000003"
     scripted.script.objects[key] = damage(scripted.script.objects[key])
     with pytest.raises(ExperimentCorrupt, match=key):
-        Segments(scripted).pull(journal)
+        RemoteJournal(scripted).pull(journal)
     assert not journal.exists()
 
 
@@ -417,7 +417,7 @@ def test_a_segment_that_is_missing_in_the_middle_is_told_of(storage, journal, mi
     driver(storage, HEAD, ROWS, MORE, rows(8, 1))
     storage.delete([f"journal/{missing:08d}"])
     with pytest.raises(ExperimentCorrupt, match="begins at byte"):
-        Segments(storage).pull(journal)
+        RemoteJournal(storage).pull(journal)
     assert not journal.exists()
 
 
@@ -427,7 +427,7 @@ def test_a_segment_of_another_experiment_is_told_of(scripted, journal):
     driver(other, HEAD, rows(1, 1) + b"x" * (len(ROWS) - len(rows(1, 1))))
     scripted.script.objects["journal/00000003"] = other.script.objects["journal/00000003"]
     with pytest.raises(ExperimentCorrupt, match=r"journal/00000004.*sha256"):
-        Segments(scripted).pull(journal)
+        RemoteJournal(scripted).pull(journal)
 
 
 def test_a_segment_that_vanishes_while_it_is_pulled_is_told_of(scripted, journal):
@@ -439,7 +439,7 @@ def test_a_segment_that_vanishes_while_it_is_pulled_is_told_of(scripted, journal
 
     scripted.script.before = before
     with pytest.raises(TuneError):
-        Segments(scripted).pull(journal)
+        RemoteJournal(scripted).pull(journal)
     assert not journal.exists()
 
 
@@ -455,7 +455,7 @@ def test_a_listing_that_forgets_the_end_is_told_of(scripted, journal):
 
     scripted.script.before = before
     with pytest.raises(ExperimentCorrupt):
-        Segments(scripted).pull(journal)
+        RemoteJournal(scripted).pull(journal)
     assert not journal.exists()
 
 
@@ -464,7 +464,7 @@ def test_a_pull_that_fails_leaves_the_local_journal(scripted, journal):
     journal.write_bytes(HEAD)
     scripted.script.fail("read journal/00000002")
     with pytest.raises(StorageError, match="read journal"):
-        Segments(scripted).pull(journal)
+        RemoteJournal(scripted).pull(journal)
     assert journal.read_bytes() == HEAD
     assert not journal.with_name("journal.pulled").exists()
 
@@ -492,9 +492,9 @@ def test_a_listing_with_a_name_that_no_segment_has_is_refused(scripted, journal,
     driver(scripted, HEAD)
     scripted.script.listed = lambda: [Entry(key, 10)]
     for call in (
-        lambda: Segments(scripted).pull(journal),
-        lambda: Segments(scripted).exists(),
-        lambda: Segments(scripted).seed(),
+        lambda: RemoteJournal(scripted).pull(journal),
+        lambda: RemoteJournal(scripted).exists(),
+        lambda: RemoteJournal(scripted).seed(),
     ):
         with pytest.raises(UnsafePath, match="Remove it"):
             call()
@@ -525,18 +525,18 @@ class Many(ScriptedStorage):
 def test_100000_segments_without_a_byte_are_refused_when_few_are_read(journal, call):
     storage = Many()
     with pytest.raises(ExperimentCorrupt):
-        call(Segments(storage), journal)
+        call(RemoteJournal(storage), journal)
     assert len(storage.script.calls) < 20
     assert not journal.exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [Segments.exists, Segments.seed])
+@pytest.mark.parametrize("call", [RemoteJournal.exists, RemoteJournal.seed])
 def test_100000_segments_do_not_fill_the_memory(call):
     tracemalloc.start()
     try:
         with pytest.raises(ExperimentCorrupt):
-            call(Segments(Many()))
+            call(RemoteJournal(Many()))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -544,13 +544,13 @@ def test_100000_segments_do_not_fill_the_memory(call):
 
 
 def test_a_driver_that_died_before_its_journal_came_counts_as_one(storage, tmp_path):
-    first = Segments(storage)
+    first = RemoteJournal(storage)
     first.pull(tmp_path / "a")
     assert first.begin(0) == 0
     (tmp_path / "a").write_bytes(b"")
-    second = Segments(storage)
+    second = RemoteJournal(storage)
     second.pull(tmp_path / "b")
     assert second.begin(0) == 1, "its journal knows of none before"
-    third = Segments(storage)
+    third = RemoteJournal(storage)
     third.pull(tmp_path / "c")
     assert third.begin(7) == 7

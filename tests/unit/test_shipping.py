@@ -14,7 +14,7 @@ import pytest
 
 from asynctune.errors import ConfigError, NotSerializable, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.executors.serialization import check_is_trainable, dump_args, dump_config, ship
+from asynctune.executors.serialization import check_trainable, dump_args, dump_config, serialize
 from asynctune.trainable.base import Trainable
 from asynctune.trainable.context import step
 from asynctune.trainable.worker import calls as _hosted
@@ -85,27 +85,27 @@ def generator(config):
 )
 def test_what_is_no_trainable_is_refused(trainable, text):
     with pytest.raises(ConfigError, match=text):
-        check_is_trainable(trainable)
+        check_trainable(trainable)
 
 
 def test_a_function_that_was_called_is_refused_without_a_second_complaint():
     for called in (asynchronous({}), generator({})):
         with pytest.raises(ConfigError, match=r"calling (asynchronous|generator)\(\) gave; pass"):
-            check_is_trainable(called)
+            check_trainable(called)
 
 
 @pytest.mark.parametrize("trainable", [Good, Later, plain, asynchronous, generator, Callable()])
 def test_what_is_a_trainable_is_shipped(trainable):
-    shipment = ship(trainable, pickled=True)
-    assert issubclass(shipment.cls, Trainable)
-    assert shipment.is_async == (trainable is asynchronous)
-    assert type(pickle.loads(shipment.code)) is type(trainable)
+    serialized = serialize(trainable, pickled=True)
+    assert issubclass(serialized.cls, Trainable)
+    assert serialized.is_async == (trainable is asynchronous)
+    assert type(pickle.loads(serialized.code)) is type(trainable)
 
 
 def test_a_wrong_signature_is_known_before_anything_travels():
     for pickled in (True, False):
         with pytest.raises(ConfigError, match="takes_nothing"):
-            ship(takes_nothing, pickled=pickled)
+            serialize(takes_nothing, pickled=pickled)
 
 
 def takes_nothing():
@@ -170,7 +170,7 @@ def local_class(base):
 def test_what_cannot_travel_is_named(make, text):
     trainable = make()
     with pytest.raises(NotSerializable, match=text) as caught:
-        ship(trainable, pickled=True)
+        serialize(trainable, pickled=True)
     assert "_setup()" in str(caught.value), "it says what to do instead"
     assert "InlineExecutor" in str(caught.value)
     assert isinstance(caught.value.__cause__, TypeError)
@@ -218,17 +218,17 @@ def test_arguments_travel_and_none_are_nothing():
 
 def test_two_functions_of_one_name_have_two_digests_and_the_same_one_has_one():
     one, two = closes_over(1), closes_over(2)
-    assert ship(one, pickled=True).name == ship(two, pickled=True).name == "train"
-    assert ship(one, pickled=True).digest != ship(two, pickled=True).digest
-    assert ship(one, pickled=True).digest == ship(one, pickled=True).digest
+    assert serialize(one, pickled=True).name == serialize(two, pickled=True).name == "train"
+    assert serialize(one, pickled=True).digest != serialize(two, pickled=True).digest
+    assert serialize(one, pickled=True).digest == serialize(one, pickled=True).digest
 
 
 def test_a_function_whose_closure_changed_is_another():
     state = {"x": 1}
     train = closes_over(state)
-    before = ship(train, pickled=True).digest
+    before = serialize(train, pickled=True).digest
     state["x"] = 2
-    assert ship(train, pickled=True).digest != before
+    assert serialize(train, pickled=True).digest != before
 
 
 def test_the_lines_of_cells_travel_and_those_of_files_do_not(tmp_path):
@@ -238,7 +238,7 @@ def test_the_lines_of_cells_travel_and_those_of_files_do_not(tmp_path):
     linecache.cache[cell] = (6, None, ["x = 1\n"], cell)
     linecache.getlines(str(path))
     try:
-        sources = ship(plain, pickled=True).sources
+        sources = serialize(plain, pickled=True).sources
     finally:
         del linecache.cache[cell], linecache.cache[str(path)]
     assert sources[cell] == ["x = 1\n"]

@@ -8,7 +8,7 @@ import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.experiment import events as ev
-from asynctune.experiment.retention import CheckpointManager
+from asynctune.experiment.retention import Retention
 from asynctune.experiment.status import Status, StopReason
 from asynctune.experiment.trial import CheckpointRef, Trial
 from asynctune.schedulers.stoppers.base import CriteriaStopper, Stopper, make_stopper
@@ -125,7 +125,7 @@ def refs(count):
     ],
 )
 def test_the_best_checkpoints_are_kept_and_always_the_newest(keep, attr, values, kept):
-    manager = CheckpointManager(keep, attr)
+    manager = Retention(keep, attr)
     alive = set()
     for ref, value in zip(refs(len(values)), values, strict=True):
         alive.add(ref.sequence)
@@ -138,7 +138,7 @@ def test_the_best_checkpoints_are_kept_and_always_the_newest(keep, attr, values,
 
 
 def test_what_is_pinned_stays_until_the_last_pin_is_gone():
-    manager = CheckpointManager(1, None)
+    manager = Retention(1, None)
     first, second, third = refs(3)
     for ref in (first, second, third):
         manager.add(ref, {"training_iteration": ref.sequence + 1})

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from asynctune.errors import StorageError
-from asynctune.experiment.remote.replica import Stored
-from asynctune.experiment.remote.uploader import Uploads
+from asynctune.experiment.remote.replica import UploadOutcome
+from asynctune.experiment.remote.uploader import Uploader
 
 pytestmark = pytest.mark.asyncio
 
@@ -33,17 +33,24 @@ class FailsOnce:
 
     def store(self, path, attempt=0, look_first=False):
         self.calls.append(("store", path))
-        return Stored.COMMITTED
+        return UploadOutcome.COMMITTED
 
 
-def uploads_to(mirror):
+def uploads_to(replica):
     trial = SimpleNamespace(
         trial_id="t", attempt=0, exported={}, checkpoints=(), status=SimpleNamespace(is_final=False)
     )
     journal = SimpleNamespace(shown_end=0)
     state = SimpleNamespace(trials={"t": trial})
-    return Uploads(
-        mirror, journal, state, directory="/d", interval_s=1, keeps_few=True, itself=False, say=None
+    return Uploader(
+        replica,
+        journal,
+        state,
+        directory="/d",
+        interval_s=1,
+        keeps_few=True,
+        itself=False,
+        say=None,
     )
 
 
@@ -51,19 +58,19 @@ def uploads_to(mirror):
 async def test_a_removal_that_failed_is_not_tried_again_if_its_name_was_saved_meanwhile(
     is_saved_again,
 ):
-    mirror = FailsOnce()
-    uploads = uploads_to(mirror)
-    lane, path = uploads._lane("t"), "/d/t/checkpoint_6"
-    lane.dropped.append(path)
-    working = asyncio.ensure_future(uploads._empty("t", lane))
-    await asyncio.to_thread(mirror.has_begun.wait, 20)
+    replica = FailsOnce()
+    uploads = uploads_to(replica)
+    queue, path = uploads._queue_of("t"), "/d/t/checkpoint_6"
+    queue.dropped.append(path)
+    working = asyncio.ensure_future(uploads._empty("t", queue))
+    await asyncio.to_thread(replica.has_begun.wait, 20)
     if is_saved_again:
-        lane.keep(path)
-        lane.newest = path
-    mirror.may_fail.set()
+        queue.keep(path)
+        queue.newest = path
+    replica.may_fail.set()
     with pytest.raises(StorageError):
         await working
-    await uploads._empty("t", lane)
+    await uploads._empty("t", queue)
     uploads._send.close()
     uploads._receive.close()
-    assert mirror.calls == [("delete", path), ("store" if is_saved_again else "delete", path)]
+    assert replica.calls == [("delete", path), ("store" if is_saved_again else "delete", path)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from asynctune._threads import limiter, warn
+from asynctune._threads import log_warning, thread_limiter
 from asynctune.experiment import events as ev
 from asynctune.experiment.journal import Follower
 from asynctune.experiment.state import ExperimentState
@@ -53,7 +53,7 @@ class Callback:
         """The run is over: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
 
 
-async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]) -> None:
+async def follow(callback: Callback, events: Follower, state: ExperimentState[Any]) -> None:
     """Tell a callback of all events, until they end or it raises."""
     try:
         async for event in events:
@@ -84,7 +84,9 @@ async def feed(callback: Callback, events: Follower, state: ExperimentState[Any]
         own = isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling()
         if own or isinstance(exc, KeyboardInterrupt):
             raise
-        await warn("the callback %r raised and is dropped; the run goes on", callback, error=exc)
+        await log_warning(
+            "the callback %r raised and is dropped; the run goes on", callback, error=exc
+        )
 
 
 async def _tell(method: Any, *args: Any) -> None:
@@ -94,7 +96,7 @@ async def _tell(method: Any, *args: Any) -> None:
         await method(*args)
         return
     value, error = await anyio.to_thread.run_sync(
-        _called, method, args, abandon_on_cancel=True, limiter=limiter(1)
+        _called, method, args, abandon_on_cancel=True, limiter=thread_limiter(1)
     )
     if error is not None:
         raise error

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from asynctune.callbacks.logger_writer import LogWriter
+from asynctune.callbacks.logger_writer import LoggerWriter
 from asynctune.experiment import events as ev
-from asynctune.experiment.history import Past
+from asynctune.experiment.history import History
 from asynctune.experiment.journal import Follower
 from asynctune.experiment.state import ExperimentState
 from asynctune.experiment.trial import Trial
@@ -18,26 +18,26 @@ from asynctune.loggers import Logger
 from asynctune.result import Row, shown
 
 
-class LogFeeder:
-    """Feeds a :class:`LogWriter` from the journal.
+class LoggerFeed:
+    """Feeds a :class:`LoggerWriter` from the journal.
 
     Args:
         loggers: The classes; one of each is made for each trial.
         state: The experiment, as it stands before the first of the events.
-        past: What earlier drivers left, if it is resumed.
+        history: What earlier drivers left, if it is resumed.
     """
 
     def __init__(
         self,
         loggers: Sequence[type[Logger]],
         state: ExperimentState[Any],
-        past: Past | None = None,
+        history: History | None = None,
     ) -> None:
-        self._writer = LogWriter(loggers)
+        self._writer = LoggerWriter(loggers)
         self._state = state
         self._open: set[str] = set()
         self._last: dict[str, int] = {}
-        lost = past.lost_track if past is not None else frozenset()
+        lost = history.lost_track if history is not None else frozenset()
         # Logs lag behind the journal, and a driver that dies takes with it what was not yet written.
         self._to_mend = [
             (trial.trial_id, trial.next_sequence - 1, trial.status.is_final)

@@ -48,7 +48,7 @@ _ROWS_PER_SLICE = 100
 L = TypeVar("L", bound=Logger)
 
 
-class LogWriter:
+class LoggerWriter:
     """Feeds the loggers of all trials of a run.
 
     The methods return at once and never touch the disk; :meth:`run` does the work. All of them
@@ -182,7 +182,7 @@ class _Lane(ABC, Generic[L]):
         self._closed = False
         self._some = anyio.Event()  # there is something to do
         self._urgent = anyio.Event()  # and it should not wait for the interval
-        self._told = False
+        self._on_message = False
 
     def open(self, trial_id: str, config: dict[str, Any], logdir: str, trial: object) -> None:
         log = self._logs[trial_id] = _Log(trial_id, config, logdir, trial)
@@ -246,8 +246,8 @@ class _Lane(ABC, Generic[L]):
 
     def _drop(self, log: _Log[L], doing: str, exc: BaseException) -> None:
         # In a worker thread, too: the handlers of the user's logging may block.
-        level = logging.DEBUG if self._told else logging.ERROR
-        self._told = True
+        level = logging.DEBUG if self._on_message else logging.ERROR
+        self._on_message = True
         log.logger, log.dropped = None, True
         log_dropped(self._cls, f"trial {log.trial_id}", doing, exc, level=level)
 

@@ -6,28 +6,28 @@ import os
 
 from asynctune.callbacks.base import Callback
 from asynctune.experiment import events as ev
-from asynctune.experiment.history import Past
+from asynctune.experiment.history import History
 from asynctune.experiment.trial import Trial
 from asynctune.loggers.files import Append, Replace, carry_out, read_text
 from asynctune.schedulers._policies import GLOBAL_FILE, PolicyLine, policy_file
 from asynctune.storage.filesystem import storage_error
 
 
-class PolicyLog(Callback):
+class PbtPolicyLog(Callback):
     """Carries exploits into the policy files.
 
     Args:
         directory: The experiment's directory.
-        past: What earlier drivers left; the last of them may not have come to write it.
+        history: What earlier drivers left; the last of them may not have come to write it.
     """
 
-    def __init__(self, directory: str, past: Past | None) -> None:
-        self._files = PolicyFiles(directory)
-        self._past = past
+    def __init__(self, directory: str, history: History | None) -> None:
+        self._files = PbtPolicyFiles(directory)
+        self._history = history
 
     def catch_up(self) -> None:
         """Write what earlier drivers did not. Takes a while; call it in a thread."""
-        for _, event in self._past.stored.events() if self._past is not None else ():
+        for _, event in self._history.stored.events() if self._history is not None else ():
             if isinstance(event, ev.Exploited):
                 self._write(event)
 
@@ -38,7 +38,7 @@ class PolicyLog(Callback):
         self._files.write(policy_line(event), event.trial_id, event.donor)
 
 
-class PolicyFiles:
+class PbtPolicyFiles:
     """Writes the files of one experiment. It blocks, so it is called in a thread.
 
     Lines are to be given in the order in which they came about. One that is there already is not written

@@ -144,12 +144,12 @@ class OutputEcho(Callback):
             print(f"({trial.name}) {_printable(line)}", flush=True)
 
 
-async def say(line: str) -> None:
+async def print_line(line: str) -> None:
     """Print a line that is about the whole run, without holding up the loop."""
     await anyio.to_thread.run_sync(partial(print, _printable(line), flush=True))
 
 
-async def say_nothing(line: str) -> None:
+async def ignore_line(line: str) -> None:
     """Print nothing."""
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from asynctune.errors import ExperimentCorrupt, TuneError
 from asynctune.experiment import reader as stored
 from asynctune.experiment.lock import ExperimentLock
-from asynctune.experiment.state import stored_state
-from asynctune.storage.filesystem import Files
+from asynctune.experiment.state import state_from_disk
+from asynctune.storage.filesystem import FileSystem
 
 
 def repair(directory: str) -> int:
@@ -27,15 +27,15 @@ def repair(directory: str) -> int:
     path = Path(directory, stored.FILE_NAME)
     if not path.is_file():
         raise TuneError(f"{directory} is no experiment: it has no file called {stored.FILE_NAME!r}")
-    lock = ExperimentLock(directory, Files(), stored.FILE_NAME)
+    lock = ExperimentLock(directory, FileSystem(), stored.FILE_NAME)
     lock.acquire()
     try:
-        journal = stored.StoredJournal(path)
-        cut = stored.repair(path, stored_state(directory, journal.read_rows).apply)
+        journal = stored.JournalReader(path)
+        cut = stored.repair(path, state_from_disk(directory, journal.read_rows).apply)
         if not cut:
             print(f"{path} is whole; nothing was changed")
             return 0
-        journal.replay(stored_state(directory, journal.read_rows).apply)
+        journal.replay(state_from_disk(directory, journal.read_rows).apply)
     except ExperimentCorrupt as exc:
         raise ExperimentCorrupt(f"nothing can be kept: {exc}") from exc
     finally:

@@ -14,7 +14,7 @@ import anyio
 from asynctune.errors import WorkerDied
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.serialization import dump_args
-from asynctune.executors.worker_server import Death, Guardian
+from asynctune.executors.worker_server import Death, WorkerServer
 from asynctune.trainable.worker.calls import Answer, AnswerKind
 from asynctune.trainable.worker.frames import HEAD, frame
 
@@ -23,7 +23,7 @@ class WorkerHandle(asyncio.Protocol):
     """A worker process as the driver sees it: requests out, answers in, and its death."""
 
     def __init__(
-        self, number: int, guardian: Guardian, environment: dict[str, str], threads: int
+        self, number: int, server: WorkerServer, environment: dict[str, str], threads: int
     ) -> None:
         self.number = number
         self.environment = environment
@@ -31,13 +31,13 @@ class WorkerHandle(asyncio.Protocol):
         self.known: set[str] = set()
         self.died = anyio.Event()
         self.is_idle = False
-        self._guardian = guardian
+        self._server = server
         self.death = Death()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._answers: deque[asyncio.Future[Answer]] = deque()
 
-    def first_words(self) -> bytes:
+    def environment_message(self) -> bytes:
         """What a worker is told before anything else."""
         given = {"environment": self.environment, "threads": self.threads}
         return json.dumps(given).encode()
@@ -61,7 +61,7 @@ class WorkerHandle(asyncio.Protocol):
     async def kill(self) -> None:
         """End it and all in its process group, and wait for the news."""
         if not self.died.is_set():
-            self._guardian.kill(self.number, "its driver ended it")
+            self._server.kill(self.number, "its driver ended it")
             await self.died.wait()
 
     def on_death(self, death: Death) -> None:
@@ -69,14 +69,14 @@ class WorkerHandle(asyncio.Protocol):
         self.death = death
         self.died.set()
         if self._transport is not None:
-            self._hear_last_words(self._transport)
+            self._read_last_answers(self._transport)
             self._transport.abort()
         while self._answers:
             future = self._answers.popleft()
             if not future.done():
                 future.set_result(self._death())
 
-    def _hear_last_words(self, transport: asyncio.Transport) -> None:
+    def _read_last_answers(self, transport: asyncio.Transport) -> None:
         """Read what it had said before: the news of its death comes another way, and may be faster."""
         sock = transport.get_extra_info("socket")
         if sock is None:  # uvloop's is closed, and was read to its end
@@ -113,7 +113,7 @@ class WorkerHandle(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # Not yet a death: only the guardian knows of those. But nothing more can be said to it.
         if not self.died.is_set():
-            self._guardian.kill(self.number, "its connection to the driver was closed in it")
+            self._server.kill(self.number, "its connection to the driver was closed in it")
 
 
 class ProcessActor(Actor):
@@ -127,12 +127,12 @@ class ProcessActor(Actor):
     async def build(self, config: bytes, path: list[str]) -> None:
         """Send the trainable and its configuration."""
         spec, worker = self.spec, self.worker
-        known = spec.shipment.digest in worker.known
+        known = spec.serialized.digest in worker.known
         enter = {
             "op": "enter",
-            "digest": spec.shipment.digest,
+            "digest": spec.serialized.digest,
             "logdir": spec.logdir,
-            "sources": {} if known else spec.shipment.sources,
+            "sources": {} if known else spec.serialized.sources,
             "log": spec.log,
             "path": path,
         }
@@ -145,9 +145,9 @@ class ProcessActor(Actor):
             "grace_s": spec.grace_s,
             "remote": spec.remote is not None,
         }
-        entered = worker.send(enter, b"" if known else spec.shipment.code)
+        entered = worker.send(enter, b"" if known else spec.serialized.code)
         built = worker.send(build, config)
-        worker.known.add(spec.shipment.digest)
+        worker.known.add(spec.serialized.digest)
         # Two answers, so that a failure of the import is not taken for one of the setup.
         for self._pending, self._pending_method in ((entered, "import"), (built, "_setup")):
             await self._awaited()

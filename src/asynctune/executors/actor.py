@@ -14,7 +14,7 @@ import anyio
 from asynctune import errors
 from asynctune.errors import ExecutorError, RemoteError, TrialError, TrialTimeout, TuneError
 from asynctune.executors.pool import Share
-from asynctune.executors.serialization import Shipment
+from asynctune.executors.serialization import SerializedTrainable
 from asynctune.result import Row
 from asynctune.storage.checkpoints.commits import RemoteDir
 from asynctune.trainable.worker.calls import METHODS, Answer, AnswerKind
@@ -25,7 +25,7 @@ class ActorSpec:
     """What is needed to build one actor.
 
     Args:
-        shipment: The trainable.
+        serialized: The trainable.
         config: Its configuration.
         share: The resources that were lent to it.
         logdir: Its directory.
@@ -37,7 +37,7 @@ class ActorSpec:
         remote: Where a durable trainable keeps its checkpoints.
     """
 
-    shipment: Shipment
+    serialized: SerializedTrainable
     config: dict[str, Any]
     share: Share
     logdir: str
@@ -67,7 +67,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Farewell:
+class ShutdownResult:
     """How an actor ended.
 
     Args:
@@ -166,7 +166,9 @@ class Actor(abc.ABC):
         self._stop_begun = method == "stop"
         return await self._awaited()
 
-    async def farewell(self, grace_s: float, scope: anyio.CancelScope | None = None) -> Farewell:
+    async def shut_down(
+        self, grace_s: float, scope: anyio.CancelScope | None = None
+    ) -> ShutdownResult:
         """Stop, whatever is under way; what does not end within the grace is killed.
 
         Args:
@@ -177,7 +179,7 @@ class Actor(abc.ABC):
             How it went. This never raises because of the trainable.
         """
         if self._gone:
-            return Farewell()
+            return ShutdownResult()
         late: Step | None = None
         saved: str | None = None
         note: str | None = None
@@ -213,7 +215,7 @@ class Actor(abc.ABC):
             if not self._gone:
                 with anyio.CancelScope(shield=True):
                     await self.kill()
-        return Farewell(late, saved, note, failure)
+        return ShutdownResult(late, saved, note, failure)
 
     @abc.abstractmethod
     def _begin(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Answer]:
@@ -261,4 +263,4 @@ class Actor(abc.ABC):
         return error
 
     def _who(self) -> str:
-        return f"trial {self.spec.trial_id}" if self.spec.trial_id else self.spec.shipment.name
+        return f"trial {self.spec.trial_id}" if self.spec.trial_id else self.spec.serialized.name

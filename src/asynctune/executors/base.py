@@ -16,11 +16,11 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import ExecutorError
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.pool import ResourcePool
-from asynctune.executors.serialization import Shipment, remote_dir_of, ship
+from asynctune.executors.serialization import SerializedTrainable, remote_dir_of, serialize
 from asynctune.executors.slots import Slots
 from asynctune.resources import Resources
 from asynctune.storage import Storage
@@ -50,14 +50,14 @@ class Executor(abc.ABC):
         """The book of resources."""
         return self.slots.pool
 
-    def prepare(self, trainable: Any) -> Shipment:
+    def prepare(self, trainable: Any) -> SerializedTrainable:
         """Look at a trainable and make it ready to travel. May take a while; call it in a thread.
 
         Raises:
             ConfigError: It is no trainable.
             NotSerializable: It cannot travel to where it would train.
         """
-        return ship(trainable, pickled=True)
+        return serialize(trainable, pickled=True)
 
     def check_config(self, config: dict[str, Any]) -> None:  # noqa: B027 - the default is right
         """Raise if a configuration cannot travel to where trials train."""
@@ -94,19 +94,21 @@ class Executor(abc.ABC):
             remote_checkpoint_dir: Where a durable trainable keeps its checkpoints.
         """
         self.check_open()
-        shipment = await anyio.to_thread.run_sync(self.prepare, trainable)
-        remote = remote_dir_of(shipment, remote_checkpoint_dir)
+        serialized = await anyio.to_thread.run_sync(self.prepare, trainable)
+        remote = remote_dir_of(serialized, remote_checkpoint_dir)
         given = dict(config or {})
         if resources is None:
-            resources = shipment.cls.default_resource_request(given) or Resources()
+            resources = serialized.cls.default_resource_request(given) or Resources()
         wanted = Resources.from_mapping(resources, "resources")
-        advice = shipment.cls.resource_help(given)
-        self.pool.check(wanted, what=shipment.name, advice=advice)
-        make = (os.path.abspath, logdir) if logdir else (new_standalone_dir, shipment.name)
+        advice = serialized.cls.resource_help(given)
+        self.pool.check(wanted, what=serialized.name, advice=advice)
+        make = (os.path.abspath, logdir) if logdir else (new_standalone_dir, serialized.name)
         place: str = await anyio.to_thread.run_sync(*make)
         async with self.slots.lend(wanted, owner=self) as share:
             log = os.path.join(place, "output.log")
-            spec = ActorSpec(shipment, given, share, place, log=log, grace_s=grace_s, remote=remote)
+            spec = ActorSpec(
+                serialized, given, share, place, log=log, grace_s=grace_s, remote=remote
+            )
             async with self.start(spec) as actor:
                 yield actor
 
@@ -123,9 +125,9 @@ class Executor(abc.ABC):
             yield actor
         finally:
             with anyio.CancelScope(shield=True):
-                farewell = await actor.farewell(spec.grace_s)
-                if farewell.error is not None:
-                    await warn("%s", farewell.error)
+                shut_down = await actor.shut_down(spec.grace_s)
+                if shut_down.error is not None:
+                    await log_warning("%s", shut_down.error)
                 await self._finish(actor)
 
     @abc.abstractmethod

@@ -16,15 +16,15 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.to_thread
 
-from asynctune._threads import limiter, warn
+from asynctune._threads import log_warning, thread_limiter
 from asynctune.errors import ConfigError
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.base import Executor
 from asynctune.executors.pool import ResourcePool
-from asynctune.executors.serialization import Shipment, ship
+from asynctune.executors.serialization import SerializedTrainable, serialize
 from asynctune.storage.filesystem import storage_error
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import Host, SyncCalls, step
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, step
 from asynctune.trainable.function import AsyncFunctionTrainable
 from asynctune.trainable.session import session
 from asynctune.trainable.worker.calls import (
@@ -70,11 +70,11 @@ class InlineExecutor(Executor):
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def __aenter__(self) -> Self:
-        self._limiter = limiter(self._threads)
+        self._limiter = thread_limiter(self._threads)
         return await super().__aenter__()
 
-    def prepare(self, trainable: Any) -> Shipment:
-        return ship(trainable, pickled=False)
+    def prepare(self, trainable: Any) -> SerializedTrainable:
+        return serialize(trainable, pickled=False)
 
     async def _start(self, spec: ActorSpec) -> Actor:
         try:
@@ -82,8 +82,8 @@ class InlineExecutor(Executor):
         except OSError as exc:
             raise storage_error(exc, f"{spec.logdir} cannot be created") from exc
         assert self._limiter is not None, "an executor that is open has one"
-        if spec.shipment.is_async:
-            actor: _LoopActor | _ThreadActor = _LoopActor(spec, LoopCalls(self._limiter))
+        if spec.serialized.is_async:
+            actor: _LoopActor | _ThreadActor = _LoopActor(spec, LoopHookCaller(self._limiter))
         else:
             actor = _ThreadActor(spec)
         try:
@@ -101,7 +101,7 @@ class InlineExecutor(Executor):
         pass
 
 
-class LoopCalls:
+class LoopHookCaller:
     """How a trainable that lives on the caller's loop calls out: what may block goes into a thread.
 
     Args:
@@ -127,8 +127,8 @@ class LoopCalls:
         pass
 
 
-def _host(spec: ActorSpec, calls: Any, *, setup_later: bool) -> Host:
-    return Host(
+def _host(spec: ActorSpec, calls: Any, *, setup_later: bool) -> TrainableContext:
+    return TrainableContext(
         logdir=spec.logdir,
         calls=calls,
         trial_id=spec.trial_id,
@@ -147,7 +147,7 @@ class _LoopActor(Actor):
     long as the actor, over many calls from outside, so the actor owns it and no task group can.
     """
 
-    def __init__(self, spec: ActorSpec, calls: LoopCalls) -> None:
+    def __init__(self, spec: ActorSpec, calls: LoopHookCaller) -> None:
         super().__init__(spec)
         self._calls = calls
         self._requests: asyncio.Queue[tuple[str, tuple[Any, ...], asyncio.Future[Answer]]] = (
@@ -166,7 +166,9 @@ class _LoopActor(Actor):
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_CANCEL_S)
             if not self._task.done():
-                await warn("%s swallows its cancellation; its task is abandoned", self._who())
+                await log_warning(
+                    "%s swallows its cancellation; its task is abandoned", self._who()
+                )
         if isinstance(self._trainable, AsyncFunctionTrainable):
             await self._trainable.abandon()
         if self._pending is not None and not self._pending.done():
@@ -184,7 +186,7 @@ class _LoopActor(Actor):
             method, args, future = await self._requests.get()
             try:
                 if self._trainable is None:
-                    self._trainable = build(self.spec.shipment.cls, self.spec.config, place)
+                    self._trainable = build(self.spec.serialized.cls, self.spec.config, place)
                     await self._trainable._run_setup()
                     answer = Answer(AnswerKind.VALUE, b"null")
                 else:
@@ -233,7 +235,7 @@ class _ThreadActor(Actor):
             await anyio.to_thread.run_sync(self._thread.join)
             return
         self._abandoned = True
-        await warn(
+        await log_warning(
             "%s is still in %s() and a thread cannot be killed: it is abandoned, and ends when "
             "that call returns. ProcessExecutor can kill",
             self._who(),
@@ -247,14 +249,14 @@ class _ThreadActor(Actor):
 
     def _serve(self) -> None:
         """Serve requests; runs in the thread."""
-        place = _host(self.spec, SyncCalls(), setup_later=False)
+        place = _host(self.spec, SyncHookCaller(), setup_later=False)
         session.set(class_session(place))
         trainable: Trainable | None = None
         while (request := self._requests.get()) is not None:
             method, args, future = request
             try:
                 if trainable is None:
-                    trainable = build(self.spec.shipment.cls, self.spec.config, place)
+                    trainable = build(self.spec.serialized.cls, self.spec.config, place)
                     answer = Answer(AnswerKind.VALUE, b"null")
                 else:
                     answer = step(perform(trainable, method, args))

@@ -19,8 +19,8 @@ from asynctune.executors._worker_handle import ProcessActor, WorkerHandle
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.base import Executor
 from asynctune.executors.pool import ResourcePool
-from asynctune.executors.serialization import dump_config, dump_parts
-from asynctune.executors.worker_server import VMSTAT, Death, Guardian, import_path
+from asynctune.executors.serialization import dump_build_arguments, dump_config
+from asynctune.executors.worker_server import VMSTAT, Death, WorkerServer, import_path
 from asynctune.storage.filesystem import storage_error
 
 _DEATH_NOTICE_S = 2.0
@@ -71,7 +71,7 @@ class ProcessExecutor(Executor):
         super().__init__(ResourcePool(there, gpu_ids(gpus), custom_resources or {}, max_workers))
         self._detects_gpus = gpus is None
         self._preload = tuple(preload)
-        self._guardian: Guardian | None = None
+        self._server: WorkerServer | None = None
         self._numbers = itertools.count()
         self._starting = asyncio.Lock()
         self._workers: dict[int, WorkerHandle] = {}
@@ -80,7 +80,7 @@ class ProcessExecutor(Executor):
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that are alive, for people and tests."""
-        return self._guardian.pids if self._guardian is not None else []
+        return self._server.pids if self._server is not None else []
 
     async def __aenter__(self) -> Self:
         if self._detects_gpus:
@@ -92,7 +92,7 @@ class ProcessExecutor(Executor):
 
     async def _start(self, spec: ActorSpec) -> Actor:
         config, path = await anyio.to_thread.run_sync(
-            lambda: (dump_parts(spec.config, spec.remote), import_path())
+            lambda: (dump_build_arguments(spec.config, spec.remote), import_path())
         )
         environment = environment_of(spec)
         worker = self._take_idle(spec, environment)
@@ -124,7 +124,7 @@ class ProcessExecutor(Executor):
 
     async def _close(self) -> None:
         async with self._starting:  # a server that is being started is ended, too
-            guardian, self._guardian = self._guardian, None
+            server, self._server = self._server, None
         for worker in list(self._workers.values()):
             worker.quit()
         # They were told to quit, and end by themselves unless they are hung.
@@ -135,8 +135,8 @@ class ProcessExecutor(Executor):
                         await worker.died.wait()
         finally:
             self._idle.clear()
-            if guardian is not None:
-                await guardian.close()
+            if server is not None:
+                await server.close()
 
     def _take_idle(self, spec: ActorSpec, environment: dict[str, str]) -> WorkerHandle | None:
         if spec.share.gpu_ids:
@@ -159,22 +159,22 @@ class ProcessExecutor(Executor):
     async def _forked(self, spec: ActorSpec, environment: dict[str, str]) -> WorkerHandle:
         async with self._starting:
             self.check_open()
-            if self._guardian is not None and self._guardian.is_gone:
-                await self._guardian.close()
-                self._guardian = None
-            if self._guardian is None:
-                self._guardian = await Guardian.start(self._preload, self._on_exit, self._vmstat)
+            if self._server is not None and self._server.is_gone:
+                await self._server.close()
+                self._server = None
+            if self._server is None:
+                self._server = await WorkerServer.start(self._preload, self._on_exit, self._vmstat)
         self._retire_surplus()
         number = next(self._numbers)
-        worker = WorkerHandle(number, self._guardian, environment, spec.share.resources.threads)
+        worker = WorkerHandle(number, self._server, environment, spec.share.resources.threads)
         self._workers[number] = worker
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: worker, sock=self._guardian.fork(number))
+            await loop.create_connection(lambda: worker, sock=self._server.fork(number))
         except BaseException:
-            self._guardian.kill(number, "its driver gave it up")
+            self._server.kill(number, "its driver gave it up")
             raise
-        worker.send({"op": "environment"}, worker.first_words())
+        worker.send({"op": "environment"}, worker.environment_message())
         return worker
 
     def _retire_surplus(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-from asynctune._checks import described, shown
+from asynctune._checks import safe_repr, safe_str
 from asynctune.errors import ConfigError, NotSerializable
 from asynctune.storage import Storage, open_storage
 from asynctune.storage.checkpoints.commits import RemoteDir
@@ -30,7 +30,7 @@ _MAX_SOURCES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Shipment:
+class SerializedTrainable:
     """A trainable, ready to travel.
 
     Args:
@@ -82,29 +82,31 @@ def dumps(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def ship(trainable: Any, *, pickled: bool) -> Shipment:
+def serialize(trainable: Any, *, pickled: bool) -> SerializedTrainable:
     """Look at a trainable and, if asked to, pickle it.
 
     Raises:
         ConfigError: It is no trainable; the message says what would be.
         NotSerializable: It does not pickle; the message names the variable that is to blame.
     """
-    check_is_trainable(trainable)
+    check_trainable(trainable)
     cls = as_class(trainable)
     if not pickled:
-        return Shipment(cls, cls.__name__)
+        return SerializedTrainable(cls, cls.__name__)
     try:
         code = dumps(trainable)
     except Exception as exc:
         raise NotSerializable(
             f"{cls.__name__} cannot be sent to a worker: {culprit(trainable)} "
-            f"({described(exc)}). Create such objects inside the function or in _setup(), or use "
+            f"({safe_str(exc)}). Create such objects inside the function or in _setup(), or use "
             "InlineExecutor, which pickles nothing"
         ) from exc
-    return Shipment(cls, cls.__name__, code, hashlib.sha256(code).hexdigest(), _sources())
+    return SerializedTrainable(
+        cls, cls.__name__, code, hashlib.sha256(code).hexdigest(), _sources()
+    )
 
 
-def check_is_trainable(trainable: Any) -> None:
+def check_trainable(trainable: Any) -> None:
     """Refuse what is no trainable.
 
     Raises:
@@ -132,26 +134,26 @@ def check_is_trainable(trainable: Any) -> None:
             ) else ""  # fmt: skip
             raise ConfigError(f"{trainable.__qualname__} defines neither _train nor step{mixed}")
     elif not callable(trainable):
-        raise ConfigError(f"the trainable is {shown(trainable)}; {wanted}")
+        raise ConfigError(f"the trainable is {safe_repr(trainable)}; {wanted}")
 
 
 def remote_dir_of(
-    shipment: Shipment, where: str | os.PathLike[str] | Storage | None
+    serialized: SerializedTrainable, where: str | os.PathLike[str] | Storage | None
 ) -> RemoteDir | None:
     """Return where a trainable outside of a run keeps its checkpoints, None if it is not a durable one.
 
     Raises:
         ConfigError: It is one, and no place is given, or the other way round.
     """
-    if shipment.is_durable != (where is not None):
+    if serialized.is_durable != (where is not None):
         what = "needs one" if where is None else "is none, and has no use for it"
         raise ConfigError(
-            f"remote_checkpoint_dir is for a DurableTrainable; {shipment.name} {what}"
+            f"remote_checkpoint_dir is for a DurableTrainable; {serialized.name} {what}"
         )
     return None if where is None else RemoteDir(open_storage(where), Writer())
 
 
-def dump_parts(config: Any, remote: RemoteDir | None) -> bytes:
+def dump_build_arguments(config: Any, remote: RemoteDir | None) -> bytes:
     """Pickle what a trainable is built with, one after the other.
 
     Args:
@@ -180,7 +182,7 @@ def dump_config(config: Any, what: str = "config") -> bytes:
     except Exception as exc:
         path = _unpicklable_path(config, what) or what
         raise NotSerializable(
-            f"{path} cannot be sent to a worker ({described(exc)}); put in what it is made from instead"
+            f"{path} cannot be sent to a worker ({safe_str(exc)}); put in what it is made from instead"
         ) from exc
     return data
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune._threads import run_whole
+from asynctune._threads import run_uninterrupted
 from asynctune.errors import ConfigError, ExecutorError, WorkerDied
 
 _BOOT = (
@@ -91,7 +91,7 @@ class Death:
         )
 
 
-class Guardian:
+class WorkerServer:
     """A running worker server. Create it with :meth:`start`.
 
     Args:
@@ -124,7 +124,7 @@ class Guardian:
         preload: Sequence[str],
         on_exit: Callable[[int, Death], None],
         vmstat: str = VMSTAT,
-    ) -> Guardian:
+    ) -> WorkerServer:
         """Start a server.
 
         Args:
@@ -138,21 +138,21 @@ class Guardian:
         """
         ours, theirs = socket.socketpair()
         try:
-            process = await run_whole(_spawn, theirs, list(preload), vmstat, undo=_end)
+            process = await run_uninterrupted(_spawn, theirs, list(preload), vmstat, undo=_end)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
         ours.setblocking(False)
-        guardian = cls(process, ours, on_exit)
+        server = cls(process, ours, on_exit)
         try:
-            await asyncio.wait([guardian._ready])
-            guardian._ready.result()
+            await asyncio.wait([server._ready])
+            server._ready.result()
         except BaseException:
-            await guardian.close()
+            await server.close()
             raise
-        return guardian
+        return server
 
     @property
     def pids(self) -> list[int]:
@@ -187,7 +187,7 @@ class Guardian:
         self._server_gone("its pool was closed")
         if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()  # it has been raised where the server was started
-        await run_whole(_wait, self._process, undo=lambda _: None)
+        await run_uninterrupted(_wait, self._process, undo=lambda _: None)
 
     def _read(self) -> None:
         try:
@@ -201,9 +201,9 @@ class Guardian:
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            self._told(json.loads(line))
+            self._on_message(json.loads(line))
 
-    def _told(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         if "worker" not in message:
             if message.get("error"):
                 text = f"preload: {message['error']}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from asynctune.errors import ConfigError, MetricMissing, TrialError, TuneError
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
-from asynctune.experiment.state import stored_state
+from asynctune.experiment.reader import FILE_NAME, JournalReader
+from asynctune.experiment.state import state_from_disk
 from asynctune.experiment.status import Status
 from asynctune.experiment.trial import CheckpointRef, Trial
 from asynctune.result import Row, flatten
@@ -68,8 +68,8 @@ class ExperimentAnalysis:
         file = Path(directory, FILE_NAME)
         if not file.is_file():
             raise TuneError(f"{directory} is no experiment: it has no file called {FILE_NAME!r}")
-        journal = StoredJournal(file)
-        state = stored_state(directory, journal.read_rows)
+        journal = JournalReader(file)
+        state = state_from_disk(directory, journal.read_rows)
         journal.replay(state.apply)
         if state.started is None:
             raise TuneError(f"{directory} is no experiment: its journal is empty")

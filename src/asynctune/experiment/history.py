@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from asynctune.errors import SpecMismatch
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import StoredJournal
-from asynctune.experiment.state import stored_state
+from asynctune.experiment.reader import JournalReader
+from asynctune.experiment.state import state_from_disk
 from asynctune.space.fingerprint import differences
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class History:
     """What earlier drivers left.
 
     Args:
@@ -27,7 +27,7 @@ class Past:
             did not end well: their logs may lack rows.
     """
 
-    stored: StoredJournal
+    stored: JournalReader
     started: ev.RunStarted
     epoch: int
     last_ends: dict[str, int]
@@ -76,7 +76,7 @@ class _Reading:
             self.seconds += seconds
 
 
-def read_past(stored: StoredJournal, directory: str, *, logs_are_old: bool = False) -> Past:
+def read_history(stored: JournalReader, directory: str, *, logs_are_old: bool = False) -> History:
     """Read a journal from its beginning to its end, and see that it makes sense.
 
     Args:
@@ -87,7 +87,7 @@ def read_past(stored: StoredJournal, directory: str, *, logs_are_old: bool = Fal
     Raises:
         ExperimentCorrupt: It does not.
     """
-    state = stored_state(directory, stored.read_rows)
+    state = state_from_disk(directory, stored.read_rows)
     reading = _Reading()
 
     def take(event: ev.Event, place: int) -> None:
@@ -102,7 +102,7 @@ def read_past(stored: StoredJournal, directory: str, *, logs_are_old: bool = Fal
     lost_track = frozenset() if reading.ended else frozenset(reading.touched)
     if logs_are_old:
         lost_track = frozenset(state.trials)
-    return Past(
+    return History(
         stored=stored,
         started=reading.first,
         epoch=reading.epoch,
@@ -114,17 +114,17 @@ def read_past(stored: StoredJournal, directory: str, *, logs_are_old: bool = Fal
     )
 
 
-def check_spec(past: Past, now: ev.RunStarted) -> None:
+def check_spec(history: History, now: ev.RunStarted) -> None:
     """Refuse to go on with another space or objective.
 
     Args:
-        past: What is continued.
+        history: What is continued.
         now: What it is continued with.
 
     Raises:
         SpecMismatch: The message lists what differs.
     """
-    before = past.started
+    before = history.started
     found = differences(before.space, now.space)
     for name in ("metric", "mode"):
         old, new = getattr(before, name), getattr(now, name)

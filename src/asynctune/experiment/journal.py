@@ -16,10 +16,10 @@ from typing import Self
 
 import anyio
 
-from asynctune._threads import run_at_once
+from asynctune._threads import run_in_thread
 from asynctune.errors import StorageError
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import HEAD, StoredJournal, decode, record, record_end
+from asynctune.experiment.reader import HEAD, JournalReader, decode, record, record_end
 from asynctune.result import Row
 from asynctune.storage import filesystem as _files
 
@@ -41,7 +41,7 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, *, durable: bool = False, files: _files.Files | None = None
+        self, path: Path, *, durable: bool = False, files: _files.FileSystem | None = None
     ) -> None:
         self.path = path
         self._durable = durable
@@ -74,7 +74,7 @@ class Journal:
         except OSError as exc:
             raise _files.storage_error(exc, f"{self.path} cannot be created") from exc
 
-    def open_again(self, stored: StoredJournal) -> int:
+    def reopen(self, stored: JournalReader) -> int:
         """Open a file that was read, cut off its torn end, and go on behind it. Blocks for a moment.
 
         Args:
@@ -203,20 +203,20 @@ class Journal:
 
     def read_rows(self, places: Sequence[int]) -> list[Row]:
         """Read the rows of ``Reported`` events at the given places."""
-        return StoredJournal(self.path).read_rows(places)
+        return JournalReader(self.path).read_rows(places)
 
     def follow(self) -> Follower:
         """Return an iterator over all events, from the first, that waits for those to come."""
         return Follower(self, 0, 0)
 
-    def follow_on(self) -> Follower:
+    def follow_new(self) -> Follower:
         """Return an iterator over the events that are yet to come."""
         return Follower(self, self._count, self._size)
 
     async def _sync(self, count: int) -> None:
         end = self._size
         try:
-            await run_at_once(self._make_durable)
+            await run_in_thread(self._make_durable)
         except OSError as exc:
             self._break(exc, "cannot be made durable")
         self._raise_if_broken()
@@ -306,7 +306,7 @@ class Follower:
             self._place = journal._recent_ends[self._index - oldest]
         else:
             if not self._buffer:
-                self._buffer.extend(await run_at_once(self._read_on, self._place))
+                self._buffer.extend(await run_in_thread(self._read_on, self._place))
             event, self._place = self._buffer.popleft()
         self._index += 1
         return event
@@ -323,6 +323,6 @@ class Follower:
                 found.append((event, start + end))
                 offset = end
             if not found:  # one record larger than a chunk
-                payload = StoredJournal.read_record(file, start)
+                payload = JournalReader.read_record(file, start)
                 found.append((decode(payload, path, start), start + HEAD + len(payload) + 1))
         return found

@@ -11,12 +11,12 @@ from asynctune.experiment.lock import FILE_NAME as LOCK
 from asynctune.experiment.reader import FILE_NAME as JOURNAL
 from asynctune.experiment.reader import PULLED
 from asynctune.storage.checkpoints.manifest import ASIDE, MANIFEST, is_checkpoint
-from asynctune.storage.filesystem import Files, make_directories, storage_error
+from asynctune.storage.filesystem import FileSystem, make_directories, storage_error
 
 _OURS = frozenset({JOURNAL, LOCK, f"{JOURNAL}{PULLED}"})
 
 
-def make(directory: str, files: Files) -> bool:
+def make(directory: str, files: FileSystem) -> bool:
     """Create the directory, durably and for its owner alone; tell whether it is new.
 
     Raises:
@@ -35,10 +35,10 @@ def refuse_foreign(directory: str, name: str) -> None:
         ConfigError: It does.
     """
     if not set(os.listdir(directory)) <= _OURS:
-        raise exists_already(directory, name)
+        raise name_taken(directory, name)
 
 
-def exists_already(directory: str, name: str) -> ConfigError:
+def name_taken(directory: str, name: str) -> ConfigError:
     """Return the error for a name that is taken."""
     return ConfigError(
         f"name is {name!r}, and {directory} exists; an experiment is never written over, so choose "
@@ -68,7 +68,7 @@ def check(directory: str) -> None:
 
 
 def remove_leftovers(
-    logdir: str, kept: Iterable[str], dropped: Iterable[str], files: Files
+    logdir: str, kept: Iterable[str], dropped: Iterable[str], files: FileSystem
 ) -> None:
     """Remove what a dead driver or worker left in a trial's directory.
 

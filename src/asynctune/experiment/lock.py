@@ -17,7 +17,7 @@ import weakref
 from pathlib import Path
 
 from asynctune.errors import ExperimentLocked
-from asynctune.storage.filesystem import Files
+from asynctune.storage.filesystem import FileSystem
 
 FILE_NAME = "lock"
 _BEYOND = 1 << 30
@@ -33,7 +33,7 @@ class ExperimentLock:
         journal: The name of its journal, which is created if it is not there.
     """
 
-    def __init__(self, directory: str, files: Files, journal: str) -> None:
+    def __init__(self, directory: str, files: FileSystem, journal: str) -> None:
         self.path = Path(directory, FILE_NAME)
         self._paths = [self.path, Path(directory, journal)]
         self._files = files

@@ -9,40 +9,40 @@ from pathlib import Path
 from asynctune.errors import ConfigError
 from asynctune.experiment import events as ev
 from asynctune.experiment import layout as _directory
-from asynctune.experiment.history import Past, check_spec, read_past
+from asynctune.experiment.history import History, check_spec, read_history
 from asynctune.experiment.journal import Journal
 from asynctune.experiment.lock import ExperimentLock
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
-from asynctune.experiment.remote.replica import Mirror
+from asynctune.experiment.reader import FILE_NAME, JournalReader
+from asynctune.experiment.remote.replica import Replica
 from asynctune.experiment.status import Resume
 from asynctune.storage import Storage
 from asynctune.storage import filesystem as _files
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenExperiment:
     """An experiment that this driver alone works on, until it is closed.
 
     Args:
         journal: Its journal, open.
         lock: Its lock, held.
-        past: What earlier drivers left, None if it is new.
+        history: What earlier drivers left, None if it is new.
         torn: How many bytes of the journal a crash had left unfinished.
-        mirror: Its remote side, of which this driver is the owner, if it has one.
+        replica: Its remote side, of which this driver is the owner, if it has one.
     """
 
     journal: Journal
     lock: ExperimentLock
-    past: Past | None = None
+    history: History | None = None
     torn: int = 0
-    mirror: Mirror | None = None
+    replica: Replica | None = None
 
     @property
     def is_behind(self) -> bool:
         """Whether the remote side may lack something that earlier drivers wrote here."""
-        if self.past is None or self.mirror is None:
+        if self.history is None or self.replica is None:
             return False
-        return not self.past.ended_well or self.mirror.segments.end < self.journal.shown_end
+        return not self.history.ended_well or self.replica.segments.end < self.journal.shown_end
 
     def close(self) -> None:
         """Close the journal, and let others have the experiment."""
@@ -57,7 +57,7 @@ def open_experiment(
     resume: Resume,
     durable: bool = False,
     remote: Storage | None = None,
-) -> Opened:
+) -> OpenExperiment:
     """Create an experiment, or open the one that exists. Blocks for a while.
 
     Args:
@@ -76,20 +76,20 @@ def open_experiment(
     """
     files = _files.current.get()
     try:
-        stored = StoredJournal(Path(directory, FILE_NAME))
-        mirror = Mirror(remote, directory) if remote is not None else None
-        is_there = mirror is not None and mirror.segments.exists()
+        stored = JournalReader(Path(directory, FILE_NAME))
+        replica = Replica(remote, directory) if remote is not None else None
+        is_there = replica is not None and replica.segments.exists()
         is_here = stored.exists()
         exists = is_here or is_there
         if resume in (Resume.MUST_EXIST, Resume.ERRORED) and not exists:
             raise _missing(directory, spec.name, resume)
         if resume is Resume.NEW and exists:
-            where = mirror.url if mirror is not None and is_there else directory
-            raise _directory.exists_already(where, spec.name)
+            where = replica.url if replica is not None and is_there else directory
+            raise _directory.name_taken(where, spec.name)
         if not is_here and not _directory.make(directory, files):
             _directory.refuse_foreign(directory, spec.name)
         journal = Journal(stored.path, durable=durable, files=files)
-        return _locked(directory, spec, stored, journal, mirror, is_new=resume is Resume.NEW)
+        return _locked(directory, spec, stored, journal, replica, is_new=resume is Resume.NEW)
     except OSError as exc:
         raise _files.storage_error(exc, f"the experiment {directory} cannot be opened") from exc
 
@@ -97,43 +97,43 @@ def open_experiment(
 def _locked(
     directory: str,
     spec: ev.RunStarted,
-    stored: StoredJournal,
+    stored: JournalReader,
     journal: Journal,
-    mirror: Mirror | None,
+    replica: Replica | None,
     *,
     is_new: bool,
-) -> Opened:
+) -> OpenExperiment:
     lock = ExperimentLock(directory, _files.current.get(), FILE_NAME)
     lock.acquire()
     try:
-        was_pulled = mirror is not None and mirror.segments.pull(stored.path)
-        past: Past | None = None
+        was_pulled = replica is not None and replica.segments.pull(stored.path)
+        history: History | None = None
         torn = 0
         if stored.exists():  # asked again: another driver may have come before us
-            past = _read(directory, spec, stored, is_new=is_new, logs_are_old=was_pulled)
-            torn = journal.open_again(stored)
+            history = _read(directory, spec, stored, is_new=is_new, logs_are_old=was_pulled)
+            torn = journal.reopen(stored)
         else:
             journal.open()
-        if mirror is not None:
-            mirror.begin(past.epoch if past is not None else 0)
+        if replica is not None:
+            replica.begin(history.epoch if history is not None else 0)
     except BaseException:
         journal.close()
         lock.release()
         raise
-    return Opened(journal, lock, past, torn, mirror)
+    return OpenExperiment(journal, lock, history, torn, replica)
 
 
 def _read(
-    directory: str, spec: ev.RunStarted, stored: StoredJournal, *, is_new: bool, logs_are_old: bool
-) -> Past:
+    directory: str, spec: ev.RunStarted, stored: JournalReader, *, is_new: bool, logs_are_old: bool
+) -> History:
     """Check the experiment that exists, and return what its journal says."""
     if is_new:
-        raise _directory.exists_already(directory, spec.name)
+        raise _directory.name_taken(directory, spec.name)
     _directory.check(directory)
-    past = read_past(stored, directory, logs_are_old=logs_are_old)
+    history = read_history(stored, directory, logs_are_old=logs_are_old)
     # A seed that was not given is that of the journal, unless another driver began it just now.
-    check_spec(past, spec)
-    return past
+    check_spec(history, spec)
+    return history
 
 
 def _missing(directory: str, name: str, resume: Resume) -> ConfigError:

@@ -58,7 +58,7 @@ def decode(payload: bytes, path: Path, place: int) -> ev.Event | None:
         raise _damaged(path, place, str(exc)) from exc
 
 
-class StoredJournal:
+class JournalReader:
     """A journal that is only read: what the analysis from disk and a resume rest on.
 
     Args:
@@ -87,7 +87,7 @@ class StoredJournal:
             return False
         if not stat.S_ISREG(mode):
             raise UnsafePath(f"{self.path} is not a regular file, as a journal is; remove it")
-        return next(iter(StoredJournal(self.path).events()), None) is not None
+        return next(iter(JournalReader(self.path).events()), None) is not None
 
     def events(self) -> Iterator[tuple[int, ev.Event]]:
         """Yield each event and its place. A torn end is left out.
@@ -190,7 +190,7 @@ def seed_of(directory: str) -> int | None:
     What is wrong with it is told when it is opened.
     """
     try:
-        first = next(iter(StoredJournal(Path(directory, FILE_NAME)).events()), None)
+        first = next(iter(JournalReader(Path(directory, FILE_NAME)).events()), None)
     except (TuneError, OSError):
         return None
     return first[1].seed if first is not None and isinstance(first[1], ev.RunStarted) else None
@@ -203,7 +203,7 @@ def repair(path: Path, apply: Callable[[ev.Event, int], object]) -> int:
 
     Args:
         path: The file.
-        apply: The fold that tells which events can be, see :meth:`StoredJournal.replay`.
+        apply: The fold that tells which events can be, see :meth:`JournalReader.replay`.
 
     Returns:
         How many bytes were cut off; 0 if nothing was wrong.
@@ -211,7 +211,7 @@ def repair(path: Path, apply: Callable[[ev.Event, int], object]) -> int:
     Raises:
         ExperimentCorrupt: Nothing of it is good, or a newer version wrote it.
     """
-    stored = StoredJournal(path)
+    stored = JournalReader(path)
     try:
         stored.replay(apply)
         good = stored.end

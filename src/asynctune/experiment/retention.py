@@ -12,7 +12,7 @@ from asynctune.errors import ConfigError
 from asynctune.experiment.trial import CheckpointRef
 
 
-class CheckpointManager:
+class Retention:
     """Keeps the ``keep`` best checkpoints of one trial, always the newest, and all that are pinned.
 
     It is a fold over the trial's checkpoint events, so a resume goes on with the same scores.

@@ -72,7 +72,7 @@ class ExperimentState(Generic[T]):
             self._pinned[trial.trial_id] = pinned
 
 
-def stored_state(
+def state_from_disk(
     directory: str,
     read_rows: Callable[[Sequence[int]], list[Row]],
 ) -> ExperimentState[Trial]:

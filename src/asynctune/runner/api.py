@@ -11,15 +11,15 @@ from typing import Any, Unpack
 import anyio.to_thread
 
 from asynctune._checks import function_name
-from asynctune._threads import run_whole
+from asynctune._threads import run_uninterrupted
 from asynctune.executors.process import ProcessExecutor
-from asynctune.executors.serialization import check_is_trainable
+from asynctune.executors.serialization import check_trainable
 from asynctune.experiment.analysis import ExperimentAnalysis
-from asynctune.experiment.opening import Opened, open_experiment
+from asynctune.experiment.opening import OpenExperiment, open_experiment
 from asynctune.runner.handle import Experiment, Starting
 from asynctune.runner.plan.options import Arguments, Options
 from asynctune.runner.plan.preflight import Preflight
-from asynctune.runner.plan.run_started import started
+from asynctune.runner.plan.run_started import start_record
 from asynctune.runner.plan.validation import make_plan
 from asynctune.runner.runner import Runner
 from asynctune.storage import Storage
@@ -136,7 +136,7 @@ def start(trainable: Any, **arguments: Unpack[Arguments]) -> Starting:
 
 
 async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
-    check_is_trainable(trainable)
+    check_trainable(trainable)
     asked: list[Storage] = []
 
     def hurry() -> None:
@@ -144,7 +144,7 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
             storage.close()
 
     named = function_name(trainable)
-    plan = await run_whole(
+    plan = await run_uninterrupted(
         make_plan, named, arguments, asked.append, undo=lambda _: None, hurry=hurry
     )
     async with AsyncExitStack() as owned:
@@ -152,11 +152,11 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
         if executor is None:
             executor = await owned.enter_async_context(ProcessExecutor())
         executor.check_open()
-        shipment = await anyio.to_thread.run_sync(executor.prepare, trainable)
-        preflight = Preflight(plan, shipment, executor)
+        serialized = await anyio.to_thread.run_sync(executor.prepare, trainable)
+        preflight = Preflight(plan, serialized, executor)
         await anyio.to_thread.run_sync(preflight.check)
-        spec = await anyio.to_thread.run_sync(started, plan, shipment)
-        opened = await run_whole(
+        spec = await anyio.to_thread.run_sync(start_record, plan, serialized)
+        opened = await run_uninterrupted(
             partial(
                 open_experiment,
                 plan.directory,
@@ -165,13 +165,13 @@ async def _launch(trainable: Any, arguments: dict[str, Any]) -> Experiment:
                 durable=plan.options.durability == "power",
                 remote=plan.remote,
             ),
-            undo=Opened.close,
+            undo=OpenExperiment.close,
             hurry=hurry,
         )
         owned.callback(opened.close)
-        runner = Runner(plan, opened, shipment, executor, preflight)
-        if opened.past is not None:
-            await anyio.to_thread.run_sync(runner.replay, opened.past)
+        runner = Runner(plan, opened, serialized, executor, preflight)
+        if opened.history is not None:
+            await anyio.to_thread.run_sync(runner.replay, opened.history)
         experiment = Experiment(runner, owned.pop_all())
     try:
         await runner.is_ready.wait()

@@ -6,15 +6,15 @@ from typing import Protocol
 
 from asynctune.errors import TrialError
 from asynctune.executors.base import Executor
-from asynctune.executors.serialization import Shipment
+from asynctune.executors.serialization import SerializedTrainable
 from asynctune.executors.slots import Lease
 from asynctune.experiment import events as ev
 from asynctune.experiment.journal import Journal
-from asynctune.experiment.remote.replica import Mirror
+from asynctune.experiment.remote.replica import Replica
 from asynctune.experiment.state import ExperimentState
 from asynctune.experiment.status import StopReason
 from asynctune.resources import Resources
-from asynctune.runner.decisions import Judge
+from asynctune.runner.decisions import Decider
 from asynctune.runner.live_trial import LiveTrial
 from asynctune.runner.plan.options import Plan
 
@@ -26,11 +26,11 @@ class Slots(Protocol):
         """Wait for a slot of this run."""
         ...
 
-    def news(self) -> None:
+    def wake(self) -> None:
         """Look again: something changed that may let a trial go on."""
         ...
 
-    def came(self, trial: LiveTrial) -> None:
+    def add_trial_task(self, trial: LiveTrial) -> None:
         """Count a trial that has a task from now on."""
         ...
 
@@ -48,20 +48,20 @@ class RunContext(Protocol):
 
     Attributes:
         plan: What the run does.
-        shipment: The trainable.
+        serialized: The trainable.
         executor: Where trials train.
         journal: The record of the experiment.
-        mirror: The remote side of the experiment, None if there is none.
-        judge: The stopper, the scheduler and the searcher of the run.
+        replica: The remote side of the experiment, None if there is none.
+        decider: The stopper, the scheduler and the searcher of the run.
         state: All trials, as the journal has them.
     """
 
     plan: Plan
-    shipment: Shipment
+    serialized: SerializedTrainable
     executor: Executor
     journal: Journal
-    mirror: Mirror | None
-    judge: Judge
+    replica: Replica | None
+    decider: Decider
     state: ExperimentState[LiveTrial]
 
     @property

@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import TuneError
 from asynctune.executors.slots import Lease
 from asynctune.experiment import events as ev
@@ -20,9 +20,9 @@ from asynctune.experiment.status import Status, StopReason
 from asynctune.resources import Resources
 from asynctune.runner.context import RunContext
 from asynctune.runner.live_trial import LiveTrial
-from asynctune.runner.trial_factory import Candidate, TrialMaker
+from asynctune.runner.trial_factory import Candidate, TrialFactory
 from asynctune.schedulers import Free
-from asynctune.suggest.ask_tell import Suggestions
+from asynctune.suggest.ask_tell import AskTell
 
 _MANY_TELLINGS = 500
 
@@ -36,7 +36,7 @@ class _Fresh(Enum):
 _FRESH: Final = _Fresh.FRESH
 
 
-class Admission:
+class Dispatcher:
     """Takes slots for its run as they become free, and gives each to whom the scheduler names.
 
     A retry, or a trial that was added by hand, waits for a slot of its own with :meth:`lease`.
@@ -44,7 +44,7 @@ class Admission:
     Args:
         run: The run.
         maker: Makes the next trial.
-        suggestions: The searcher's suggestions.
+        ask_tell: The searcher's suggestions.
         usual: What most trials ask for.
         begin: Adds a trial and starts it with a slot.
     """
@@ -52,14 +52,14 @@ class Admission:
     def __init__(
         self,
         run: RunContext,
-        maker: TrialMaker,
-        suggestions: Suggestions,
+        maker: TrialFactory,
+        ask_tell: AskTell,
         usual: Resources,
         begin: Callable[[Candidate, Lease], None],
     ) -> None:
         self._run = run
         self._maker = maker
-        self._suggestions = suggestions
+        self._ask_tell = ask_tell
         self._usual = usual
         self._begin = begin
         limit = run.plan.options.max_concurrent_trials
@@ -75,11 +75,11 @@ class Admission:
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def news(self) -> None:
+    def wake(self) -> None:
         """Something happened that may change who can go on."""
         self._news.set()
 
-    def came(self, trial: LiveTrial) -> None:
+    def add_trial_task(self, trial: LiveTrial) -> None:
         """A trial has a task from now on."""
         self._alive[trial.trial_id] = trial
         if trial.status is Status.PAUSED:
@@ -130,7 +130,7 @@ class Admission:
 
     async def _turn(self, lease: Lease | None, drawing: anyio.abc.TaskGroup) -> Lease | None:
         """Do the next thing that is to be done; return the slot that is at hand after it."""
-        await self._say_notices()
+        await self._log_notices()
         self._end_dismissed()
         self._draw_ahead(drawing)
         chosen = self._chosen()
@@ -163,7 +163,7 @@ class Admission:
     def _resume(self, trial: LiveTrial, lease: Lease) -> None:
         """Let a paused trial go on with the slot."""
         self._run.record(ev.TrialResumed(trial.trial_id, time.time()))
-        self._run.judge.resumed(trial)
+        self._run.decider.resumed(trial)
         trial.lease = lease
         trial.has_slot.set()
 
@@ -178,14 +178,14 @@ class Admission:
             fresh=self._may_draw,
             running=len(self._alive) - len(self._paused) + held,
         )
-        chosen = self._run.judge.choose(free) if self._paused else None
+        chosen = self._run.decider.choose(free) if self._paused else None
         if chosen is not None:
             return self._paused[chosen]
         if free.fresh:
             return _FRESH
         if free.is_last_chance:
             for name in free.paused:
-                self._paused.pop(name).end(StopReason.SCHEDULER)
+                self._paused.pop(name).request_stop(StopReason.SCHEDULER)
         return None
 
     @property
@@ -193,31 +193,31 @@ class Admission:
         """Whether there is a new trial, or will be one as soon as it is drawn."""
         if self._candidate is not None or self._is_drawing:
             return True
-        suggestions = self._suggestions
-        return not (suggestions.is_exhausted or suggestions.noted == self._declined_at)
+        ask_tell = self._ask_tell
+        return not (ask_tell.is_exhausted or ask_tell.noted == self._declined_at)
 
     def _end_dismissed(self) -> None:
-        for trial_id in list(self._run.judge.dismissed()):
+        for trial_id in list(self._run.decider.dismissed()):
             trial = self._paused.pop(trial_id, None)
             if trial is not None:
-                trial.end(StopReason.SCHEDULER)
+                trial.request_stop(StopReason.SCHEDULER)
 
     async def _wait(self) -> None:
         """Wait until something happens; if nothing can, it is over."""
         if not self._alive and not self._may_draw:
-            if not self._suggestions.is_exhausted:
+            if not self._ask_tell.is_exhausted:
                 name = type(self._run.plan.searcher).__name__
                 raise TuneError(
                     f"{name}.suggest() answered None, not now, although no trial runs or waits; it has "
                     "to suggest something then, or to answer FINISHED"
                 )
-            await anyio.to_thread.run_sync(self._suggestions.flush)
+            await anyio.to_thread.run_sync(self._ask_tell.flush)
             self.is_over = not self._alive  # one may have been added by hand meanwhile
             return
         await self._news.wait()
-        suggestions = self._suggestions
-        if suggestions.is_exhausted and suggestions.num_waiting > _MANY_TELLINGS:
-            await anyio.to_thread.run_sync(suggestions.flush)
+        ask_tell = self._ask_tell
+        if ask_tell.is_exhausted and ask_tell.num_waiting > _MANY_TELLINGS:
+            await anyio.to_thread.run_sync(ask_tell.flush)
 
     def _draw_ahead(self, drawing: anyio.abc.TaskGroup) -> None:
         if self._run.plan.searcher.is_slow and self._candidate is None and self._may_draw:
@@ -230,7 +230,7 @@ class Admission:
             drawing.start_soon(self._drawing)
 
     async def _drawing(self) -> None:
-        noted = self._suggestions.noted
+        noted = self._ask_tell.noted
         try:
             self._candidate = await self._maker.draw()
             if self._candidate is None:  # it is asked again as soon as there is something to tell
@@ -239,8 +239,8 @@ class Admission:
             self._is_drawing = False
             self._news.set()
 
-    async def _say_notices(self) -> None:
-        notices = self._suggestions.notices
+    async def _log_notices(self) -> None:
+        notices = self._ask_tell.notices
         while self._said < len(notices):
             self._said += 1
-            await warn("%s", notices[self._said - 1])
+            await log_warning("%s", notices[self._said - 1])

@@ -10,16 +10,16 @@ import anyio
 from asynctune.errors import ConfigError
 from asynctune.executors.slots import Lease
 from asynctune.experiment import events as ev
-from asynctune.experiment.retention import CheckpointManager
+from asynctune.experiment.retention import Retention
 from asynctune.experiment.status import Status, StopReason
 from asynctune.experiment.trial import Trial
 from asynctune.result import Row, copy_row, flatten
-from asynctune.runner.decisions import NOTHING, Judgement
+from asynctune.runner.decisions import NOTHING, RowDecision
 from asynctune.schedulers import Decision, Verdict
-from asynctune.space.codec import decoded
+from asynctune.space.codec import decode_config
 
 
-class Once:
+class OneShotEvent:
     """An event that happens once and weighs little, as long as nobody waits for it."""
 
     __slots__ = ("_happened", "_waited_for")
@@ -65,12 +65,12 @@ class LiveTrial(Trial):
         directory: str,
         read_rows: Callable[[Sequence[int]], list[Row]],
         config: dict[str, Any] | None,
-        kept: CheckpointManager,
+        kept: Retention,
     ) -> None:
         super().__init__(event, directory=directory, read_rows=read_rows, config=config)
         self.is_rebuildable = config is not None
         self.kept = kept
-        self.order: StopReason | None = None
+        self.requested_stop: StopReason | None = None
         self.pauses_next = False
         """Whether its user wants it to pause at its next report."""
         self.is_held = False
@@ -81,72 +81,72 @@ class LiveTrial(Trial):
         """What an exploit gives it, objects and all; the event has only what JSON can hold."""
         self.lease: Lease | None = None
         """The slot that it was given and has not yet begun to use."""
-        self._judged: tuple[int, Judgement] = (-1, NOTHING)
-        self.left_behind: str | None = None
-        self.ended_run: BaseException | None = None
+        self._decided_at: tuple[int, RowDecision] = (-1, NOTHING)
+        self.shutdown_note: str | None = None
+        self.run_error: BaseException | None = None
         self._is_wired = False
         self.scope: anyio.CancelScope
         self.grace: anyio.CancelScope
-        self.has_slot: anyio.Event | Once
-        self.is_over: Once
+        self.has_slot: anyio.Event | OneShotEvent
+        self.is_over: OneShotEvent
         self._is_ready: Callable[[], None]
-        self._cannot_pause = ""
+        self._why_not_pausable = ""
 
-    def wire(self, is_ready: Callable[[], None], cannot_pause: str = "") -> None:
+    def wire(self, is_ready: Callable[[], None], why_not_pausable: str = "") -> None:
         """Make what its task needs. On the loop: the state itself may be replayed in a thread.
 
         Args:
             is_ready: Called when its user lets it go on.
-            cannot_pause: Why it cannot be paused, "" if it can.
+            why_not_pausable: Why it cannot be paused, "" if it can.
         """
         self._is_ready = is_ready
-        self._cannot_pause = cannot_pause
+        self._why_not_pausable = why_not_pausable
         self.scope = anyio.CancelScope()
         self.grace = anyio.CancelScope(shield=True)
-        self.has_slot = Once()
-        self.is_over = Once()  # it stays, for each of perhaps many thousands of trials
+        self.has_slot = OneShotEvent()
+        self.is_over = OneShotEvent()  # it stays, for each of perhaps many thousands of trials
         self._is_wired = True
         if self.status.is_final:
             self.has_slot.set()
             self.is_over.set()
 
     @property
-    def verdict(self) -> StopReason | None:
+    def decided_stop(self) -> StopReason | None:
         """Why the trial ends at its last row, if that was decided; after a rewind it is another row."""
-        return self._judgement.ends
+        return self._last_decision.stop_reason
 
     @property
     def decision(self) -> Verdict:
         """What the scheduler said at its last row."""
-        return self._judgement.decision
+        return self._last_decision.decision
 
     @property
-    def is_to_pause(self) -> bool:
+    def should_pause(self) -> bool:
         """Whether it is to pause at its last row."""
         return self.pauses_next or self.decision == Decision.PAUSE
 
     @property
-    def _judgement(self) -> Judgement:
-        sequence, judgement = self._judged
-        return judgement if self.last_sequence == sequence else NOTHING
+    def _last_decision(self) -> RowDecision:
+        sequence, decision = self._decided_at
+        return decision if self.last_sequence == sequence else NOTHING
 
-    def judged(self, judgement: Judgement) -> None:
+    def set_decision(self, decision: RowDecision) -> None:
         """Take note of what was decided at the last row."""
-        self._judged = self.last_sequence, judgement
+        self._decided_at = self.last_sequence, decision
 
     def apply(self, event: ev.Event, place: int) -> None:
-        judgement = self._judgement
+        decision = self._last_decision
         super().apply(event, place)
         match event:
             case ev.TrialPaused():
                 self.is_held, self.pauses_next = event.by_hand, False
-                self.has_slot = Once()
+                self.has_slot = OneShotEvent()
             case ev.TrialResumed():
                 self.is_held = False
                 # What was said at this row is done with.
-                self._judged = self.last_sequence, Judgement(judgement.ends)
+                self._decided_at = self.last_sequence, RowDecision(decision.stop_reason)
             case ev.Exploited():
-                self._judged = self.last_sequence, NOTHING
+                self._decided_at = self.last_sequence, NOTHING
                 self._take_config(event)
             case ev.Checkpointed():
                 self.kept.add(self.checkpoint_of(event), flatten(self.last_result))
@@ -158,7 +158,7 @@ class LiveTrial(Trial):
                 self.grace, self.has_slot = self.scope, self.is_over
 
     def _take_config(self, event: ev.Exploited) -> None:
-        config = self.next_config if self.next_config is not None else decoded(event.given)
+        config = self.next_config if self.next_config is not None else decode_config(event.given)
         self.next_config = None
         self.is_rebuildable = config is not None
         if config is not None:
@@ -184,19 +184,19 @@ class LiveTrial(Trial):
             Exception: What ended the whole run, if it happened in this trial.
         """
         await self.is_over.wait()
-        if self.ended_run is not None:
-            raise self.ended_run
+        if self.run_error is not None:
+            raise self.run_error
         if self.error is not None:
             raise self.error
         return copy_row(self.last_result)
 
     def stop(self) -> None:
         """Stop this trial at its next report; at once if it has not started."""
-        self.end(StopReason.USER)
+        self.request_stop(StopReason.USER)
 
     def cancel(self) -> None:
         """Stop this trial now: it may clean up for ``grace_s``, then its worker is killed."""
-        self.end(StopReason.CANCELLED, now=True)
+        self.request_stop(StopReason.CANCELLED, now=True)
 
     def pause(self) -> None:
         """Pause this trial at its next report: it is saved and gives its slot back.
@@ -207,8 +207,8 @@ class LiveTrial(Trial):
         Raises:
             ConfigError: The trainable cannot be saved.
         """
-        if self._cannot_pause:
-            raise ConfigError(f"{self.name} cannot be paused: {self._cannot_pause}")
+        if self._why_not_pausable:
+            raise ConfigError(f"{self.name} cannot be paused: {self._why_not_pausable}")
         if self.status is Status.PAUSED:
             self.is_held = True
         elif not self.status.is_final:
@@ -222,7 +222,7 @@ class LiveTrial(Trial):
             self.wants_slot = True
             self._is_ready()
 
-    def end(self, reason: StopReason, *, now: bool = False) -> None:
+    def request_stop(self, reason: StopReason, *, now: bool = False) -> None:
         """Order the end.
 
         Args:
@@ -231,7 +231,7 @@ class LiveTrial(Trial):
         """
         if self.is_over.is_set():
             return
-        if self.order is None:
-            self.order = reason
+        if self.requested_stop is None:
+            self.requested_stop = reason
         if now or not self.has_slot.is_set():
             self.scope.cancel()

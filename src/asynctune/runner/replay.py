@@ -12,31 +12,31 @@ from dataclasses import dataclass
 
 from asynctune.errors import MetricMissing
 from asynctune.experiment import events as ev
-from asynctune.experiment.history import Past
+from asynctune.experiment.history import History
 from asynctune.experiment.state import ExperimentState
 from asynctune.experiment.status import Status, StopReason
 from asynctune.experiment.trial import Trial
 from asynctune.result import shown
-from asynctune.runner.decisions import NOTHING, Judge
+from asynctune.runner.decisions import NOTHING, Decider
 from asynctune.runner.live_trial import LiveTrial
 from asynctune.schedulers import Decision, Exploit
-from asynctune.suggest.ask_tell import Suggestions
+from asynctune.suggest.ask_tell import AskTell
 
 
 @dataclass(frozen=True, slots=True)
-class TakenUp:
+class ResumedTrial:
     """What becomes of a trial that is not final.
 
     Args:
         trial: The trial.
-        verdict: Why it ends at once: that was decided, or would have been, before its driver died.
+        stop_reason: Why it ends at once: that was decided, or would have been, before its driver died.
         reopened: What has to be written down first, or None.
         paused: What has to be written down after that, or None.
         notice: What the user should know, or "".
     """
 
     trial: LiveTrial
-    verdict: StopReason | None = None
+    stop_reason: StopReason | None = None
     reopened: ev.TrialReopened | None = None
     paused: ev.TrialPaused | None = None
     notice: str = ""
@@ -46,28 +46,28 @@ class Replay:
     """Replays a journal into the state of a new run.
 
     Args:
-        past: What is continued.
+        history: What is continued.
         state: The state of the new run, empty.
-        judge: Its judge, who has heard of nothing yet.
-        suggestions: Its suggestions, of which there were none yet.
+        decider: Its judge, who has heard of nothing yet.
+        ask_tell: Its suggestions, of which there were none yet.
         errored: Whether failed trials are tried again.
         exports: Whether trials are exported at their end.
     """
 
     def __init__(
         self,
-        past: Past,
+        history: History,
         state: ExperimentState[LiveTrial],
-        judge: Judge,
-        suggestions: Suggestions,
+        decider: Decider,
+        ask_tell: AskTell,
         *,
         errored: bool,
         exports: bool,
     ) -> None:
-        self._past = past
+        self._history = history
         self._state = state
-        self._judge = judge
-        self._suggestions = suggestions
+        self._decider = decider
+        self._ask_tell = ask_tell
         self._errored = errored
         self._exports = exports
         self._failed_for_good: set[str] = set()
@@ -79,7 +79,7 @@ class Replay:
 
     def run(self) -> None:
         """Replay everything. Takes a while, and runs the user's stopper and scheduler."""
-        for place, event in self._past.stored.events():
+        for place, event in self._history.stored.events():
             if isinstance(event, ev.Exploited):
                 self._give_config(event)
             self._state.apply(event, place)
@@ -93,7 +93,7 @@ class Replay:
         trials = self._state.trials.values()
         return [trial for trial in trials if trial.trial_id not in self._final]
 
-    def taken_up(self, now: float) -> Iterator[TakenUp]:
+    def taken_up(self, now: float) -> Iterator[ResumedTrial]:
         """Yield every trial that is not final, in the order in which they were drawn.
 
         Args:
@@ -102,24 +102,26 @@ class Replay:
         for trial in list(self._state.trials.values()):
             if trial.trial_id in self._final:
                 if trial.trial_id in self._notices:
-                    yield TakenUp(trial, notice=self._notices[trial.trial_id])
+                    yield ResumedTrial(trial, notice=self._notices[trial.trial_id])
                 continue
             failed = trial.trial_id in self._failed_for_good and not self._errored
-            verdict = StopReason.FAILED if failed else trial.verdict
+            stop_reason = StopReason.FAILED if failed else trial.decided_stop
             at_once = failed or not (trial.status.is_final or self._can_export(trial))
-            if verdict is not None and at_once:
-                yield TakenUp(trial, verdict=verdict)
+            if stop_reason is not None and at_once:
+                yield ResumedTrial(trial, stop_reason=stop_reason)
                 continue
             if not trial.is_rebuildable:
-                yield TakenUp(trial, verdict=StopReason.CANCELLED, notice=_not_rebuildable(trial))
+                yield ResumedTrial(
+                    trial, stop_reason=StopReason.CANCELLED, notice=_not_rebuildable(trial)
+                )
                 continue
             if trial.status is Status.PAUSED:
                 trial.is_held = False  # whoever held it had a handle, and that is gone
-                yield TakenUp(trial)
+                yield ResumedTrial(trial)
                 continue
             because = self._because(trial)
             if because is None:
-                yield TakenUp(trial)
+                yield ResumedTrial(trial)
                 continue
             begin = trial.known_checkpoints[-1:]  # those that could not be restored are tried again
             sequence = begin[0].sequence if begin else -1
@@ -130,23 +132,25 @@ class Replay:
             event = ev.TrialReopened(trial.trial_id, attempt, because, sequence, now)
             paused = ev.TrialPaused(trial.trial_id, sequence, now)
             waits = self._waits(trial)
-            yield TakenUp(trial, reopened=event, paused=paused if waits else None, notice=notice)
+            yield ResumedTrial(
+                trial, reopened=event, paused=paused if waits else None, notice=notice
+            )
 
     def _tell(self, event: ev.Event, place: int, trial: LiveTrial) -> None:
         match event:
             case ev.TrialAdded():
                 if event.drawn is not None:
                     config = trial.config if trial.is_rebuildable else None
-                    self._suggestions.replay(event, config)
-                self._judge.added(trial)
+                    self._ask_tell.replay(event, config)
+                self._decider.added(trial)
             case ev.TrialResumed():
-                self._judge.resumed(trial)
+                self._decider.resumed(trial)
             case ev.Reported():
                 try:
-                    trial.judged(self._judge.result(trial))
+                    trial.set_decision(self._decider.result(trial))
                     self._unjudged.discard(trial.trial_id)
                 except MetricMissing:  # what ended the run then; the trainable may be mended since
-                    trial.judged(NOTHING)
+                    trial.set_decision(NOTHING)
                     self._unjudged.add(trial.trial_id)
             case ev.TrialFailed() if not event.again:
                 self._failed_for_good.add(trial.trial_id)
@@ -159,14 +163,14 @@ class Replay:
             case ev.CheckpointDropped():
                 dropped = self.dropped.setdefault(trial.trial_id, [])
                 dropped.append(trial.path_of(event.path))
-            case ev.TrialEnded() if self._past.last_ends[trial.trial_id] == place:
+            case ev.TrialEnded() if self._history.last_ends[trial.trial_id] == place:
                 if self._is_final(trial):
                     self._final.add(trial.trial_id)
-                    self._judge.ended(trial)
+                    self._decider.ended(trial)
                 else:
-                    self._judge.told_searcher(trial)
+                    self._decider.notify_searcher(trial)
             case ev.TrialEnded():
-                self._judge.told_searcher(trial)  # it was told so, whatever came later
+                self._decider.notify_searcher(trial)  # it was told so, whatever came later
 
     def _give_config(self, event: ev.Exploited) -> None:
         """Let a trial have the objects of the configuration that the scheduler has given it again."""
@@ -186,13 +190,13 @@ class Replay:
 
     def _is_final(self, trial: LiveTrial) -> bool:
         """Tell whether a trial that has ended stays so; note why, where that may surprise."""
-        verdict = trial.verdict
+        stop_reason = trial.decided_stop
         if trial.status is Status.ERROR:
             final = not self._errored
         elif trial.stop_reason is not None and trial.stop_reason.is_interruption:
-            final = verdict is not None  # at its last row it would have ended by itself
+            final = stop_reason is not None  # at its last row it would have ended by itself
         elif trial.stop_reason is StopReason.CRITERION:
-            final = verdict is not None or not trial.num_results
+            final = stop_reason is not None or not trial.num_results
         else:
             final = True
         if final:
@@ -202,7 +206,7 @@ class Replay:
             return True
         begins_again = trial.status is Status.ERROR or trial.trial_id in self._unjudged
         # Nobody wanted it to end: an error of the run, such as a full disk, cancelled it.
-        begins_again |= self._past.failed and trial.stop_reason is StopReason.CANCELLED
+        begins_again |= self._history.failed and trial.stop_reason is StopReason.CANCELLED
         if trial.checkpoint is None and trial.num_results and not begins_again:
             self._notices[trial.trial_id] = (
                 f"{trial.name} stays ended ({trial.stop_reason}): it has no checkpoint to go on from"

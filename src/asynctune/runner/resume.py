@@ -6,21 +6,26 @@ import time
 
 import anyio.to_thread
 
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import TrialError
 from asynctune.experiment import events as ev
 from asynctune.experiment.layout import remove_leftovers
-from asynctune.experiment.opening import Opened
-from asynctune.experiment.remote.recovery import notice_of, recovered
-from asynctune.experiment.remote.uploader import Uploads
+from asynctune.experiment.opening import OpenExperiment
+from asynctune.experiment.remote.recovery import notice, recovery_events
+from asynctune.experiment.remote.uploader import Uploader
 from asynctune.experiment.status import Status, StopReason
 from asynctune.runner.context import RunContext
-from asynctune.runner.replay import Replay, TakenUp
+from asynctune.runner.replay import Replay, ResumedTrial
 from asynctune.storage.filesystem import current
 
 
 async def resume_trials(
-    run: RunContext, opened: Opened, replay: Replay, uploads: Uploads | None, *, no_time_left: bool
+    run: RunContext,
+    opened: OpenExperiment,
+    replay: Replay,
+    uploads: Uploader | None,
+    *,
+    no_time_left: bool,
 ) -> None:
     """Repair what a driver that died left, and start the task of each trial that goes on.
 
@@ -32,7 +37,7 @@ async def resume_trials(
         no_time_left: Whether the time budget is used up.
     """
     if opened.torn:
-        await warn(
+        await log_warning(
             "%s: the driver before was cut short while it wrote; %d unfinished bytes are gone",
             run.journal.path, opened.torn,
         )  # fmt: skip
@@ -40,31 +45,33 @@ async def resume_trials(
         await _recover(run, opened, replay, uploads)
     taken = list(replay.taken_up(time.time()))
     await anyio.to_thread.run_sync(_remove_leftovers, run, replay, taken)
-    if run.judge.stops_all():
+    if run.decider.stops_run():
         run.stop()
     for item in taken:
         if item.notice:
-            await warn("%s", item.notice)
+            await log_warning("%s", item.notice)
         await _continue(run, item, ends_at_once=run.ending is not None or no_time_left)
 
 
-async def _recover(run: RunContext, opened: Opened, replay: Replay, uploads: Uploads) -> None:
+async def _recover(
+    run: RunContext, opened: OpenExperiment, replay: Replay, uploads: Uploader
+) -> None:
     """Let each trial go on from the newest checkpoint that exists here or in the storage."""
-    past, mirror = opened.past, opened.mirror
-    assert past is not None
-    assert mirror is not None
+    history, replica = opened.history, opened.replica
+    assert history is not None
+    assert replica is not None
     events = await anyio.to_thread.run_sync(
-        lambda: recovered(past, run.state.trials.values(), replay.unfinished(), mirror),
+        lambda: recovery_events(history, run.state.trials.values(), replay.unfinished(), replica),
         abandon_on_cancel=True,
     )
     for event in events:
         if isinstance(event, ev.CheckpointDropped):
-            uploads.removals.expect_gone(event.trial_id, event.path)
+            uploads.retention.expect_gone(event.trial_id, event.path)
         run.record(event)
-        await warn("%s", notice_of(event))
+        await log_warning("%s", notice(event))
 
 
-def _remove_leftovers(run: RunContext, replay: Replay, taken: list[TakenUp]) -> None:
+def _remove_leftovers(run: RunContext, replay: Replay, taken: list[ResumedTrial]) -> None:
     """Remove unfinished saves and dropped checkpoints of the previous runs. Blocks."""
     files = current.get()
     trials = {item.trial.trial_id: item.trial for item in taken if not item.notice}
@@ -74,21 +81,21 @@ def _remove_leftovers(run: RunContext, replay: Replay, taken: list[TakenUp]) -> 
         remove_leftovers(trial.logdir, kept, replay.dropped.get(trial_id, ()), files)
 
 
-async def _continue(run: RunContext, item: TakenUp, *, ends_at_once: bool) -> None:
+async def _continue(run: RunContext, item: ResumedTrial, *, ends_at_once: bool) -> None:
     """Record how a trial goes on, and start its task."""
     trial = item.trial
     if trial.status.is_final and (item.reopened is None or ends_at_once):
         return
-    if item.verdict is StopReason.FAILED and trial.error is not None:
+    if item.stop_reason is StopReason.FAILED and trial.error is not None:
         run.trial_failed(trial.error)
     if item.reopened is not None:
         run.record(item.reopened)
         run.wire(trial)
     if item.paused is not None:
         run.record(item.paused)
-    run.launch(trial, item.verdict)
+    run.launch(trial, item.stop_reason)
     if run.ending is not None:
-        trial.end(run.ending)
+        trial.request_stop(run.ending)
 
 
 def first_failure(run: RunContext) -> TrialError | None:

@@ -17,28 +17,28 @@ import anyio.to_thread
 
 from asynctune.errors import ConfigError, StorageError, TrialError, TuneError
 from asynctune.executors.base import Executor
-from asynctune.executors.serialization import Shipment
+from asynctune.executors.serialization import SerializedTrainable
 from asynctune.executors.slots import Lease
 from asynctune.experiment import events as ev
-from asynctune.experiment.history import Past
-from asynctune.experiment.opening import Opened
-from asynctune.experiment.remote.uploader import Uploads
+from asynctune.experiment.history import History
+from asynctune.experiment.opening import OpenExperiment
+from asynctune.experiment.remote.uploader import Uploader
 from asynctune.experiment.state import ExperimentState
 from asynctune.experiment.status import Resume, StopReason
 from asynctune.runner.context import RunContext
-from asynctune.runner.decisions import Judge
-from asynctune.runner.dispatcher import Admission
+from asynctune.runner.decisions import Decider
+from asynctune.runner.dispatcher import Dispatcher
 from asynctune.runner.live_trial import LiveTrial
 from asynctune.runner.plan.options import Plan
 from asynctune.runner.plan.preflight import Preflight
-from asynctune.runner.plan.run_started import started
+from asynctune.runner.plan.run_started import start_record
 from asynctune.runner.replay import Replay
 from asynctune.runner.resume import first_failure, resume_trials
 from asynctune.runner.services import Services
-from asynctune.runner.trial_factory import Candidate, TrialMaker
-from asynctune.runner.trial_task.failures import only, summed_up
+from asynctune.runner.trial_factory import Candidate, TrialFactory
+from asynctune.runner.trial_task.failures import summarize_failures, unwrap_group
 from asynctune.runner.trial_task.task import TrialTask
-from asynctune.suggest.ask_tell import Suggestions
+from asynctune.suggest.ask_tell import AskTell
 
 
 class Runner(RunContext):
@@ -47,7 +47,7 @@ class Runner(RunContext):
     Args:
         plan: What to do.
         opened: The experiment.
-        shipment: The trainable.
+        serialized: The trainable.
         executor: Where trials train; it is open while :meth:`run` runs.
         preflight: What was found out about the plan and the trainable.
     """
@@ -55,35 +55,35 @@ class Runner(RunContext):
     def __init__(
         self,
         plan: Plan,
-        opened: Opened,
-        shipment: Shipment,
+        opened: OpenExperiment,
+        serialized: SerializedTrainable,
         executor: Executor,
         preflight: Preflight,
     ) -> None:
         self.plan = plan
-        self.shipment = shipment
+        self.serialized = serialized
         self.journal = opened.journal
-        self.mirror = opened.mirror
+        self.replica = opened.replica
         self.executor = executor
-        self._suggestions = Suggestions(
+        self._ask_tell = AskTell(
             plan.searcher,
             plan.space,
             plan.options.num_samples,
             plan.seed,
             lag=preflight.most_at_once if plan.options.deterministic else None,
         )
-        self._maker = TrialMaker(
-            plan, shipment, preflight, self._suggestions, opened.journal.read_rows
+        self._maker = TrialFactory(
+            plan, serialized, preflight, self._ask_tell, opened.journal.read_rows
         )
         self.state: ExperimentState[LiveTrial] = ExperimentState(self._maker.make)
-        self.judge = Judge(plan.stopper, plan.scheduler, plan.options.metric, self._suggestions)
+        self.decider = Decider(plan.stopper, plan.scheduler, plan.options.metric, self._ask_tell)
         self._opened = opened
-        self._services = Services(self, opened, self._suggestions.total)
+        self._services = Services(self, opened, self._ask_tell.total)
         self._preflight = preflight
         self._replay: Replay | None = None
         self._began = time.monotonic()
         self._trials: anyio.abc.TaskGroup | None = None
-        self._admission: Admission | None = None
+        self._admission: Dispatcher | None = None
         self._drawing = anyio.CancelScope()
         self._ending: StopReason | None = None
         self._scope = anyio.CancelScope()
@@ -93,7 +93,7 @@ class Runner(RunContext):
     # -- for the parts of the run -------------------------------------------------------------------
 
     @property
-    def slots(self) -> Admission:
+    def slots(self) -> Dispatcher:
         assert self._admission is not None, "the run has not begun"
         return self._admission
 
@@ -106,7 +106,7 @@ class Runner(RunContext):
         self.state.apply(event, place)
 
     def wire(self, trial: LiveTrial) -> None:
-        trial.wire(self.slots.news, self._preflight.cannot_pause)
+        trial.wire(self.slots.wake, self._preflight.why_not_pausable)
 
     def launch(self, trial: LiveTrial, reason: StopReason | None = None) -> None:
         assert self._trials is not None, "the run has no task group for trials"
@@ -121,7 +121,7 @@ class Runner(RunContext):
     # -- for the handle on the run ------------------------------------------------------------------
 
     @property
-    def uploads(self) -> Uploads | None:
+    def uploads(self) -> Uploader | None:
         """The uploads to the remote storage, None if there is none."""
         return self._services.uploads
 
@@ -131,7 +131,7 @@ class Runner(RunContext):
             self._ending = reason
         self._drawing.cancel()
         for trial in self.state.trials.values():
-            trial.end(reason, now=now)
+            trial.request_stop(reason, now=now)
 
     def cancel(self) -> None:
         """End everything now; what runs may clean up for ``grace_s``."""
@@ -165,15 +165,15 @@ class Runner(RunContext):
 
     # -- the whole run ----------------------------------------------------------------------------
 
-    def replay(self, past: Past) -> None:
+    def replay(self, history: History) -> None:
         """Take over what earlier drivers left. Takes a while; called in a thread, before the run."""
         errored = self.plan.resume is Resume.ERRORED
         exports = bool(self.plan.export_formats)
         self._replay = Replay(
-            past, self.state, self.judge, self._suggestions, errored=errored, exports=exports
+            history, self.state, self.decider, self._ask_tell, errored=errored, exports=exports
         )
         self._replay.run()
-        self._maker.go_on_from(list(self.state.trials.values()))
+        self._maker.continue_ids(list(self.state.trials.values()))
 
     async def run(self) -> None:
         """Run all trials to their ends.
@@ -187,7 +187,7 @@ class Runner(RunContext):
             async with self.uploads.running() if self.uploads is not None else nullcontext():
                 await self._run()
         except BaseExceptionGroup as group:
-            raise only(group) from None
+            raise unwrap_group(group) from None
         finally:
             self.is_ready.set()  # also when it never came to begin
 
@@ -195,14 +195,14 @@ class Runner(RunContext):
         error: BaseException | None = None
         async with self._services.running():
             try:
-                self.record(started(self.plan, self.shipment, self._opened.past))
+                self.record(start_record(self.plan, self.serialized, self._opened.history))
                 # Before anything else is written: a directory of trials without a journal is nobody's.
                 await self.journal.synced()
                 with self._scope:
                     async with anyio.create_task_group() as clock:
                         clock.start_soon(self._watch_budget)
-                        self._admission = Admission(
-                            self, self._maker, self._suggestions, self._preflight.usual, self._begin
+                        self._admission = Dispatcher(
+                            self, self._maker, self._ask_tell, self._preflight.usual, self._begin
                         )
                         async with anyio.create_task_group() as self._trials:
                             if self._replay is not None:
@@ -211,14 +211,14 @@ class Runner(RunContext):
                             self.is_ready.set()
                         clock.cancel_scope.cancel()
             except BaseException as exc:
-                error = only(exc)
+                error = unwrap_group(exc)
             finally:
                 self._trials = None
                 self.is_ready.set()
                 if error is None and self._first_error is not None and (
                     self.plan.options.raise_on_failed_trial or self.plan.options.fail_fast
                 ):  # fmt: skip
-                    error = summed_up(self._first_error, list(self.state.trials.values()))
+                    error = summarize_failures(self._first_error, list(self.state.trials.values()))
                 try:
                     if not self.journal.is_broken:
                         self.record(self._ended(error))
@@ -235,8 +235,8 @@ class Runner(RunContext):
     @property
     def _budget_left_s(self) -> float:
         """How long this driver may work: the budget is the experiment's, over all its drivers."""
-        past = self._opened.past
-        return self.plan.time_budget_s - (past.seconds if past is not None else 0.0)
+        history = self._opened.history
+        return self.plan.time_budget_s - (history.seconds if history is not None else 0.0)
 
     async def _watch_budget(self) -> None:
         if not math.isinf(self.plan.time_budget_s):
@@ -266,7 +266,7 @@ class Runner(RunContext):
         self.record(event)
         trial = self.state.trials[event.trial_id]
         self.wire(trial)
-        self.judge.added(trial)
+        self.decider.added(trial)
         return trial
 
     def _ended(self, error: BaseException | None) -> ev.RunEnded:

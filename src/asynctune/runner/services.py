@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
-from asynctune._threads import warn
-from asynctune.callbacks.base import Callback, feed
-from asynctune.callbacks.logger_feed import LogFeeder
-from asynctune.callbacks.pbt_policies import PolicyLog
-from asynctune.callbacks.progress import LineProgress, OutputEcho, say, say_nothing
-from asynctune.experiment.opening import Opened
-from asynctune.experiment.remote.uploader import Uploads
+from asynctune._threads import log_warning
+from asynctune.callbacks.base import Callback, follow
+from asynctune.callbacks.logger_feed import LoggerFeed
+from asynctune.callbacks.pbt_policies import PbtPolicyLog
+from asynctune.callbacks.progress import LineProgress, OutputEcho, ignore_line, print_line
+from asynctune.experiment.opening import OpenExperiment
+from asynctune.experiment.remote.uploader import Uploader
 from asynctune.runner.context import RunContext
 
 _DRAIN_S = 30.0
@@ -29,9 +29,9 @@ class Services:
         total: How many trials the run has, None if it has no end.
     """
 
-    def __init__(self, run: RunContext, opened: Opened, total: int | None) -> None:
+    def __init__(self, run: RunContext, opened: OpenExperiment, total: int | None) -> None:
         self._run = run
-        self._past = opened.past
+        self._history = opened.history
         self._total = total
         self._drain_s = _DRAIN_S
         self._is_hurried = False
@@ -50,10 +50,10 @@ class Services:
             async with anyio.create_task_group() as services:
                 services.start_soon(run.journal.sync_in_groups)
                 for consumer in consumers:
-                    services.start_soon(feed, consumer, run.journal.follow_on(), run.state)
+                    services.start_soon(follow, consumer, run.journal.follow_new(), run.state)
                 if run.plan.loggers:
-                    feeder = LogFeeder(run.plan.loggers, run.state, self._past)
-                    services.start_soon(feeder.run, run.journal.follow_on())
+                    feeder = LoggerFeed(run.plan.loggers, run.state, self._history)
+                    services.start_soon(feeder.run, run.journal.follow_new())
                 try:
                     yield
                 finally:
@@ -65,7 +65,7 @@ class Services:
                     if self._is_hurried and self.uploads is not None:
                         self.uploads.hurry(self._drain_s)
             if services.cancel_scope.cancelled_caught:
-                await warn(
+                await log_warning(
                     "loggers or callbacks did not end within %g s and were cut", self._drain_s
                 )
         finally:
@@ -91,7 +91,7 @@ class Services:
         consumers: list[Callback] = []
         if options.verbose:
             progress = LineProgress(state, self._total, options.metric, options.mode)
-            if self._past is not None:
+            if self._history is not None:
                 ended, known = state.num_final, len(state.trials)
                 summary = f"resumed {plan.name}: {ended} of {known} trials so far have ended"
                 await anyio.to_thread.run_sync(progress.resume, summary)
@@ -101,24 +101,24 @@ class Services:
             await anyio.to_thread.run_sync(echo.resume)
             consumers.append(echo)
         if plan.scheduler.log_config:
-            policies = PolicyLog(plan.directory, self._past)
+            policies = PbtPolicyLog(plan.directory, self._history)
             await anyio.to_thread.run_sync(policies.catch_up)
             consumers.append(policies)
         return consumers + list(options.callbacks or ())
 
 
-def _uploads(run: RunContext, opened: Opened) -> Uploads | None:
-    if opened.mirror is None:
+def _uploads(run: RunContext, opened: OpenExperiment) -> Uploader | None:
+    if opened.replica is None:
         return None
     plan = run.plan
-    return Uploads(
-        opened.mirror,
+    return Uploader(
+        opened.replica,
         opened.journal,
         run.state,
         directory=plan.directory,
         interval_s=plan.upload_interval_s,
         keeps_few=plan.options.keep_checkpoints_num is not None,
-        itself=run.shipment.is_durable,
-        say=say if plan.options.verbose else say_nothing,
-        is_unsure=opened.is_behind,
+        itself=run.serialized.is_durable,
+        say=print_line if plan.options.verbose else ignore_line,
+        logs_may_lag=opened.is_behind,
     )

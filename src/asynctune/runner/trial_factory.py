@@ -10,18 +10,18 @@ from typing import Any
 
 import anyio.to_thread
 
-from asynctune.executors.serialization import Shipment
+from asynctune.executors.serialization import SerializedTrainable
 from asynctune.experiment import events as ev
-from asynctune.experiment.retention import CheckpointManager
+from asynctune.experiment.retention import Retention
 from asynctune.resources import Resources
 from asynctune.result import Row, shown
 from asynctune.runner.live_trial import LiveTrial
 from asynctune.runner.plan.options import Plan
 from asynctune.runner.plan.preflight import Preflight
-from asynctune.space.codec import decoded, encoded
+from asynctune.space.codec import decode_config, encode_config
 from asynctune.space.sampling import Variant
 from asynctune.space.space import Space
-from asynctune.suggest.ask_tell import Drawn, Suggestions
+from asynctune.suggest.ask_tell import AskTell, Suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +45,36 @@ class Candidate:
     known: int | None
 
 
-class TrialMaker:
+class TrialFactory:
     """Makes the trials of a run.
 
     Args:
         plan: The run.
-        shipment: Its trainable.
+        serialized: Its trainable.
         preflight: Knows what a configuration asks for.
-        suggestions: Where configurations come from.
+        ask_tell: Where configurations come from.
         read_rows: Reads rows of the journal.
     """
 
     def __init__(
         self,
         plan: Plan,
-        shipment: Shipment,
+        serialized: SerializedTrainable,
         preflight: Preflight,
-        suggestions: Suggestions,
+        ask_tell: AskTell,
         read_rows: Callable[[Sequence[int]], list[Row]],
     ) -> None:
         self._plan = plan
-        self._shipment = shipment
+        self._serialized = serialized
         self._preflight = preflight
-        self._suggestions = suggestions
+        self._ask_tell = ask_tell
         self._read_rows = read_rows
         self._prefix = secrets.token_hex(3)[:5]
         self._next = 0
         self._reserved: tuple[str, int] | None = None
         self._configs: dict[str, dict[str, Any]] = {}
 
-    def go_on_from(self, trials: Sequence[LiveTrial]) -> None:
+    def continue_ids(self, trials: Sequence[LiveTrial]) -> None:
         """Name trials as those of earlier drivers are named, and number them on."""
         for trial in trials:
             self._prefix = trial.trial_id.rpartition("_")[0]
@@ -106,13 +106,13 @@ class TrialMaker:
         event = ev.TrialAdded(
             trial_id=trial_id,
             index=candidate.index,
-            name=f"{self._shipment.name}_{trial_id}",
+            name=f"{self._serialized.name}_{trial_id}",
             tag=variant.tag,
             config=candidate.shown,
             drawn=None if by_hand else variant.drawn,
             resources=candidate.resources.to_dict(),
             wall_time=time.time(),
-            given=encoded(given) if given else None,
+            given=encode_config(given) if given else None,
             known=candidate.known or 0,
         )
         creator = self._plan.options.trial_name_creator
@@ -124,7 +124,7 @@ class TrialMaker:
         """Make the trial of an event: one of :meth:`event`, or of an earlier driver."""
         config = self._configs.pop(event.trial_id, None)
         if config is None:
-            config = decoded(event.given)
+            config = decode_config(event.given)
             if event.drawn is not None:
                 config = self._plan.space.rebuild(event.drawn, config)
         return self._trial(event, config)
@@ -136,7 +136,7 @@ class TrialMaker:
             directory=self._plan.directory,
             read_rows=self._read_rows,
             config=config,
-            kept=CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr),
+            kept=Retention(options.keep_checkpoints_num, options.checkpoint_score_attr),
         )
 
     def _new_id(self) -> tuple[str, int]:
@@ -145,8 +145,8 @@ class TrialMaker:
         return f"{self._prefix}_{index:05d}", index
 
     def _draw(self, trial_id: str, index: int) -> Candidate | None:
-        drawn = self._suggestions.ask(trial_id)
-        if not isinstance(drawn, Drawn):
+        drawn = self._ask_tell.ask(trial_id)
+        if not isinstance(drawn, Suggestion):
             return None
         return self._looked_at(trial_id, index, drawn.variant, drawn.known)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeAlias, TypeVar
 
-from asynctune._checks import described, shown
+from asynctune._checks import safe_repr, safe_str
 from asynctune.errors import ConfigError, TuneError
 from asynctune.space.domains import (
     GRID,
@@ -28,7 +28,7 @@ from asynctune.space.domains import (
     _steps,
     is_grid,
 )
-from asynctune.space.sampling import rebuilt
+from asynctune.space.sampling import rebuild_config
 from asynctune.space.spec import path_text
 
 Mutations: TypeAlias = dict[Any, Any]
@@ -41,7 +41,7 @@ _WANTED = (
 )
 
 
-def checked_mutations(where: str, mutations: Any) -> Mutations:
+def check_mutations(where: str, mutations: Any) -> Mutations:
     """Return a copy of ``hyperparam_mutations`` as :func:`explore` takes it.
 
     Args:
@@ -52,8 +52,8 @@ def checked_mutations(where: str, mutations: Any) -> Mutations:
         ConfigError: A value is none of those that are known; the message names its key.
     """
     if not isinstance(mutations, Mapping):
-        raise ConfigError(f"{where} is {shown(mutations)}; a dict of what to mutate is wanted")
-    return {key: _checked(f"{where}[{shown(key)}]", how) for key, how in mutations.items()}
+        raise ConfigError(f"{where} is {safe_repr(mutations)}; a dict of what to mutate is wanted")
+    return {key: _checked(f"{where}[{safe_repr(key)}]", how) for key, how in mutations.items()}
 
 
 def _checked(where: str, how: Any) -> Any:
@@ -61,7 +61,7 @@ def _checked(where: str, how: Any) -> Any:
         kind = GRID if is_grid(how) else "sample_from"
         raise ConfigError(f"{where} is a {kind}, which draws only at the start; {_WANTED}")
     if isinstance(how, Mapping):
-        return checked_mutations(where, how)
+        return check_mutations(where, how)
     if isinstance(how, list | tuple | range):
         if not how:
             raise ConfigError(f"{where} is empty; it must hold at least one value")
@@ -80,11 +80,11 @@ def check_callable(where: str, function: Any, count: int, wanted: str) -> None:
         ConfigError: It is not.
     """
     if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{where} is {shown(function)}; {wanted}")
+        raise ConfigError(f"{where} is {safe_repr(function)}; {wanted}")
     try:
         inspect.signature(function).bind(*[None] * count)
     except TypeError as exc:
-        raise ConfigError(f"{where} is {shown(function)}: {exc}; {wanted}") from exc
+        raise ConfigError(f"{where} is {safe_repr(function)}: {exc}; {wanted}") from exc
     except ValueError:  # a builtin that does not tell its signature
         pass
 
@@ -113,7 +113,7 @@ def explore(
 
     Args:
         config: The configuration to begin with.
-        mutations: What to mutate, as :func:`checked_mutations` returns it.
+        mutations: What to mutate, as :func:`check_mutations` returns it.
         rng: The random numbers; only ``random()`` is used.
         resample_probability: From 0 to 1.
         factors: What numbers are multiplied by, the one as likely as the other.
@@ -127,7 +127,7 @@ def explore(
         if not isinstance(node, dict):
             raise TuneError(
                 f"hyperparam_mutations has a dict at {path_text(path)!r}, where the config has "
-                f"{shown(node)}; it must be a dict too"
+                f"{safe_repr(node)}; it must be a dict too"
             )
         for key, how in mutations.items():
             below = (*path, key)
@@ -145,7 +145,7 @@ def explore(
 
 def copied(node: Any) -> Any:
     """Return a config with dicts, lists and tuples of its own; what is in them is the same."""
-    return rebuilt(node, lambda _, item: copied(item))
+    return rebuild_config(node, lambda _, item: copied(item))
 
 
 def draw(path: tuple[Any, ...], how: Any, rng: random.Random) -> Any:
@@ -160,7 +160,7 @@ def draw(path: tuple[Any, ...], how: Any, rng: random.Random) -> Any:
         return how()
     except Exception as exc:
         raise TuneError(
-            f"the function in hyperparam_mutations at {path_text(path)!r} raised {described(exc)}"
+            f"the function in hyperparam_mutations at {path_text(path)!r} raised {safe_str(exc)}"
         ) from exc
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from asynctune._checks import number, shown
+from asynctune._checks import check_number, safe_repr
 from asynctune.errors import ConfigError
 
 _MOST_RUNGS = 1_000
@@ -57,18 +57,21 @@ class Ladder:
         Raises:
             ConfigError: An argument is wrong.
         """
-        top = number(owner, "max_t", max_t, above=0)
-        grace = number(owner, "grace_period", grace_period, above=0)
-        eta = number(owner, "reduction_factor", reduction_factor, above=1)
+        top = check_number(owner, "max_t", max_t, above=0)
+        grace = check_number(owner, "grace_period", grace_period, above=0)
+        eta = check_number(owner, "reduction_factor", reduction_factor, above=1)
         if grace > top:
             raise ConfigError(
-                f"grace_period of {owner} is {shown(grace_period)}; at most max_t={shown(max_t)} is wanted"
+                f"grace_period of {owner} is {safe_repr(grace_period)}; at most "
+                f"max_t={safe_repr(max_t)} is wanted"
             )
         count = (math.log(top) - math.log(grace)) / math.log(eta)
         if count > _MOST_RUNGS:
             raise ConfigError(
-                f"reduction_factor of {owner} is {shown(reduction_factor)}, which makes {count:.0f} rungs "
-                f"from grace_period={shown(grace_period)} to max_t={shown(max_t)}; at most {_MOST_RUNGS} "
+                f"reduction_factor of {owner} is {safe_repr(reduction_factor)}, which "
+                f"makes {count:.0f} rungs "
+                f"from grace_period={safe_repr(grace_period)} to "
+                f"max_t={safe_repr(max_t)}; at most {_MOST_RUNGS} "
                 "are wanted"
             )
         return cls(top, grace, eta)

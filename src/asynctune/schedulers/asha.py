@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from asynctune._checks import flag, key, whole
+from asynctune._checks import check_bool, check_int, check_key
 from asynctune.errors import MetricMissing
 from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
@@ -130,13 +130,13 @@ class AsyncHyperBandScheduler(TrialScheduler):
     ) -> None:
         super().__init__(metric, mode)
         name = type(self).__name__
-        self.time_attr = key(name, "time_attr", time_attr)
+        self.time_attr = check_key(name, "time_attr", time_attr)
         ladder = Ladder.checked(name, max_t, grace_period, reduction_factor)
         self.max_t = ladder.max_t
         self.grace_period = ladder.grace_period
         self.reduction_factor = ladder.reduction_factor
-        self.brackets = whole(name, "brackets", brackets, 1, _MOST_BRACKETS)
-        self.promote = flag(name, "promote", promote)
+        self.brackets = check_int(name, "brackets", brackets, 1, _MOST_BRACKETS)
+        self.promote = check_bool(name, "promote", promote)
         self._ladder = ladder
         self.begin(0)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Self, TypeAlias
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.experiment.trial import Trial
 from asynctune.result import Row
@@ -90,9 +90,9 @@ class TrialScheduler:
     def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
         name = type(self).__name__
         if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):
-            raise ConfigError(f"mode of {name} is {shown(mode)}; 'min' or 'max' is wanted")
+            raise ConfigError(f"mode of {name} is {safe_repr(mode)}; 'min' or 'max' is wanted")
         if metric is not None and not (isinstance(metric, str) and metric):
-            raise ConfigError(f"metric of {name} is {shown(metric)}; a metric's name is wanted")
+            raise ConfigError(f"metric of {name} is {safe_repr(metric)}; a metric's name is wanted")
         if metric is not None and mode is None:
             raise ConfigError(f"metric of {name} is {metric!r} but mode is not given; min or max?")
         self.metric = metric

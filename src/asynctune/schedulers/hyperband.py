@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from asynctune._checks import key, number
+from asynctune._checks import check_key, check_number
 from asynctune.errors import ConfigError
 from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
@@ -120,7 +120,7 @@ class _Bracket:
         return self.stage >= len(self.plan.milestones) - 1
 
     @property
-    def is_there(self) -> bool:
+    def has_remote(self) -> bool:
         """Whether everyone has come to the milestone."""
         return not self.is_decided and bool(self.members) and all(
             member.is_held for member in self.members.values()
@@ -209,9 +209,9 @@ class HyperBandScheduler(TrialScheduler):
     ) -> None:
         super().__init__(metric, mode)
         name = type(self).__name__
-        self.time_attr = key(name, "time_attr", time_attr)
-        self.max_t = number(name, "max_t", max_t, above=0)
-        self.reduction_factor = number(name, "reduction_factor", reduction_factor, above=1)
+        self.time_attr = check_key(name, "time_attr", time_attr)
+        self.max_t = check_number(name, "max_t", max_t, above=0)
+        self.reduction_factor = check_number(name, "reduction_factor", reduction_factor, above=1)
         halvings = math.log(self.max_t) / math.log(self.reduction_factor)
         if halvings > _MOST_HALVINGS:
             raise ConfigError(
@@ -278,7 +278,7 @@ class HyperBandScheduler(TrialScheduler):
             return
         if member.is_held:
             member.let_go = len(member.scores) - 1
-            if member.bracket.is_there:
+            if member.bracket.has_remote:
                 self._halve(member.bracket, keep=member)
                 self._settle(member.bracket)
 
@@ -308,7 +308,7 @@ class HyperBandScheduler(TrialScheduler):
             return _first(survivors)
         if free.fresh:
             return None
-        there = {member.bracket.number: member.bracket.is_there for member in waiting}
+        there = {member.bracket.number: member.bracket.has_remote for member in waiting}
         unfilled = [member for member in waiting if there[member.bracket.number]]
         if unfilled:
             return _first(unfilled)
@@ -346,7 +346,7 @@ class HyperBandScheduler(TrialScheduler):
 
     def _settle(self, bracket: _Bracket) -> None:
         """Halve a bracket as often as it is time to."""
-        while bracket.is_closed and bracket.is_there:
+        while bracket.is_closed and bracket.has_remote:
             self._halve(bracket)
         if bracket.is_closed and not bracket.members:
             self._brackets.pop(bracket.number, None)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from asynctune._checks import flag, key, number, whole
+from asynctune._checks import check_bool, check_int, check_key, check_number
 from asynctune.errors import MetricMissing
 from asynctune.experiment.trial import Trial
 from asynctune.result import TIME_TOTAL_S, Row
@@ -112,11 +112,11 @@ class MedianStoppingRule(TrialScheduler):
     ) -> None:
         super().__init__(metric, mode)
         name = type(self).__name__
-        self.time_attr = key(name, "time_attr", time_attr)
-        self.grace_period = number(name, "grace_period", grace_period, least=0)
-        self.min_samples_required = whole(name, "min_samples_required", min_samples_required, 1)
-        self.min_time_slice = number(name, "min_time_slice", min_time_slice, least=0)
-        self.hard_stop = flag(name, "hard_stop", hard_stop)
+        self.time_attr = check_key(name, "time_attr", time_attr)
+        self.grace_period = check_number(name, "grace_period", grace_period, least=0)
+        self.min_samples_required = check_int(name, "min_samples_required", min_samples_required, 1)
+        self.min_time_slice = check_number(name, "min_time_slice", min_time_slice, least=0)
+        self.hard_stop = check_bool(name, "hard_stop", hard_stop)
         self.begin(0)
 
     @property

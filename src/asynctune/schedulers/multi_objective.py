@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from asynctune._checks import direction, key, shown
+from asynctune._checks import check_key, check_mode, safe_repr
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
@@ -73,7 +73,7 @@ class MultiObjectiveASHAScheduler(TrialScheduler):
         name = type(self).__name__
         self.metrics = _metrics(name, metrics)
         self.modes = _modes(name, modes, len(self.metrics))
-        self.time_attr = key(name, "time_attr", time_attr)
+        self.time_attr = check_key(name, "time_attr", time_attr)
         ladder = Ladder.checked(name, max_t, grace_period, reduction_factor)
         self.max_t = ladder.max_t
         self.grace_period = ladder.grace_period
@@ -149,21 +149,22 @@ def _metrics(owner: str, metrics: Any) -> tuple[str, ...]:
     names: tuple[Any, ...] = tuple(metrics) if isinstance(metrics, list | tuple) else ()
     if not names:
         raise ConfigError(
-            f"metrics of {owner} is {shown(metrics)}; a list of metrics such as ['loss', 'latency'] is "
+            f"metrics of {owner} is {safe_repr(metrics)}; a list of metrics such as ['loss', 'latency'] is "
             "wanted"
         )
-    checked = tuple(key(owner, f"metrics[{n}]", name) for n, name in enumerate(names))
+    checked = tuple(check_key(owner, f"metrics[{n}]", name) for n, name in enumerate(names))
     if len(set(checked)) < len(checked):
-        raise ConfigError(f"metrics of {owner} is {shown(metrics)}; no name may come twice")
+        raise ConfigError(f"metrics of {owner} is {safe_repr(metrics)}; no name may come twice")
     return checked
 
 
 def _modes(owner: str, modes: Any, count: int) -> tuple[str, ...]:
     if isinstance(modes, str):
-        return (direction(owner, "modes", modes),) * count
+        return (check_mode(owner, "modes", modes),) * count
     if not isinstance(modes, list | tuple) or len(modes) != count:
         raise ConfigError(
-            f"modes of {owner} is {shown(modes)}; 'min' or 'max' is wanted, or a list of them with one for "
+            f"modes of {owner} is {safe_repr(modes)}; 'min' or 'max' is wanted, or a "
+            f"list of them with one for "
             f"each of the {counted(count, 'metric')}"
         )
-    return tuple(direction(owner, f"modes[{n}]", mode) for n, mode in enumerate(modes))
+    return tuple(check_mode(owner, f"modes[{n}]", mode) for n, mode in enumerate(modes))

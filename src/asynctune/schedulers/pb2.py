@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.experiment.trial import Trial
 from asynctune.schedulers._explore import copied, is_number
@@ -124,7 +124,8 @@ class PB2(PopulationBasedTraining):
         where = f"hyperparam_bounds of {type(self).__name__}"
         if not isinstance(hyperparam_bounds, Mapping) or not hyperparam_bounds:
             raise ConfigError(
-                f"{where} is {shown(hyperparam_bounds)}; a dict such as {{'lr': [0.001, 0.1]}} is wanted"
+                f"{where} is {safe_repr(hyperparam_bounds)}; a dict such as "
+                f"{{'lr': [0.001, 0.1]}} is wanted"
             )
         samplers = _samplers(where, hyperparam_bounds)
         self._axes = tuple(_axes((), samplers))
@@ -248,7 +249,7 @@ class PB2(PopulationBasedTraining):
 
 def _samplers(where: str, bounds: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return the samplers of the bounds."""
-    return {key: _sampler(f"{where}[{shown(key)}]", given) for key, given in bounds.items()}
+    return {key: _sampler(f"{where}[{safe_repr(key)}]", given) for key, given in bounds.items()}
 
 
 def _sampler(where: str, given: Any) -> Any:
@@ -262,7 +263,8 @@ def _sampler(where: str, given: Any) -> Any:
             if low < high and math.isfinite(high - low):
                 return Uniform(low, high)
     raise ConfigError(
-        f"{where} is {shown(given)}; two numbers [low, high], or a uniform or loguniform with low below "
+        f"{where} is {safe_repr(given)}; two numbers [low, high], or a uniform or "
+        f"loguniform with low below "
         "high, are wanted"
     )
 

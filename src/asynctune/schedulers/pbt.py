@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from asynctune._checks import described, flag, key, number, shown
+from asynctune._checks import check_bool, check_key, check_number, safe_repr, safe_str
 from asynctune.errors import ConfigError, TuneError
 from asynctune.experiment.trial import Trial
 from asynctune.result import Row
 from asynctune.schedulers._explore import (
     check_callable,
-    checked_mutations,
+    check_mutations,
     explore,
     is_number,
     one_of,
@@ -117,19 +117,19 @@ class PopulationBasedTraining(TrialScheduler):
     ) -> None:
         super().__init__(metric, mode)
         name = type(self).__name__
-        self.time_attr = key(name, "time_attr", time_attr)
-        self.perturbation_interval = number(
+        self.time_attr = check_key(name, "time_attr", time_attr)
+        self.perturbation_interval = check_number(
             name, "perturbation_interval", perturbation_interval, above=0
         )
         self.quantile_fraction = _share(name, "quantile_fraction", quantile_fraction, 0.5)
         self.resample_probability = _share(name, "resample_probability", resample_probability, 1)
-        self.log_config = flag(name, "log_config", log_config)
+        self.log_config = check_bool(name, "log_config", log_config)
         self.perturbation_factors = _factors(name, perturbation_factors)
         if custom_explore_fn is not None:
             where, wanted = f"custom_explore_fn of {name}", "a plain function of a config is wanted"
             check_callable(where, custom_explore_fn, 1, wanted)
         self._custom_explore_fn = custom_explore_fn
-        self.hyperparam_mutations = checked_mutations(
+        self.hyperparam_mutations = check_mutations(
             f"hyperparam_mutations of {name}",
             {} if hyperparam_mutations is None else hyperparam_mutations,
         )
@@ -296,23 +296,27 @@ class PopulationBasedTraining(TrialScheduler):
         try:
             returned = self._custom_explore_fn(config)
         except Exception as exc:
-            raise TuneError(f"{name} raised {described(exc)}") from exc
+            raise TuneError(f"{name} raised {safe_str(exc)}") from exc
         if not isinstance(returned, Mapping):
-            raise TuneError(f"{name} returned {shown(returned)}; it must return the configuration")
+            raise TuneError(
+                f"{name} returned {safe_repr(returned)}; it must return the configuration"
+            )
         return dict(returned)
 
 
 def _share(owner: str, name: str, value: Any, most: float) -> float:
     if is_number(value) and 0 <= value <= most:
         return float(value)
-    raise ConfigError(f"{name} of {owner} is {shown(value)}; a number from 0 to {most:g} is wanted")
+    raise ConfigError(
+        f"{name} of {owner} is {safe_repr(value)}; a number from 0 to {most:g} is wanted"
+    )
 
 
 def _factors(owner: str, value: Any) -> tuple[float, float]:
     name = "perturbation_factors"
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ConfigError(
-            f"{name} of {owner} is {shown(value)}; two numbers above 0 such as (1.2, 0.8) are wanted"
+            f"{name} of {owner} is {safe_repr(value)}; two numbers above 0 such as (1.2, 0.8) are wanted"
         )
-    first, second = (number(owner, name, factor, above=0) for factor in value)
+    first, second = (check_number(owner, name, factor, above=0) for factor in value)
     return first, second

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune._checks import key, shown
+from asynctune._checks import check_key, safe_repr
 from asynctune.errors import ConfigError
 from asynctune.experiment.trial import Trial
 from asynctune.result import TRAINING_ITERATION, Row
@@ -59,11 +59,12 @@ class PopulationBasedTrainingReplay(TrialScheduler):
         name = type(self).__name__
         if not isinstance(policy_file, str | os.PathLike) or not os.fspath(policy_file):
             raise ConfigError(
-                f"policy_file of {name} is {shown(policy_file)}; the path of a pbt_policy_<trial_id>.txt "
+                f"policy_file of {name} is {safe_repr(policy_file)}; the path of a "
+                f"pbt_policy_<trial_id>.txt "
                 "is wanted"
             )
         self.policy_file = str(os.fspath(policy_file))
-        self.time_attr = key(name, "time_attr", time_attr)
+        self.time_attr = check_key(name, "time_attr", time_attr)
         lines = read_policy(policy_file)
         if not lines:
             raise ConfigError(
@@ -82,7 +83,7 @@ class PopulationBasedTrainingReplay(TrialScheduler):
     def begin(self, seed: int) -> None:
         self._trial_id: str | None = None
         self._given: Mapping[Any, Any] = {}
-        self._told: list[tuple[float, int]] = []
+        self._on_message: list[tuple[float, int]] = []
 
     def on_trial_add(self, trial: Trial) -> None:
         if self._trial_id not in (None, trial.trial_id):
@@ -95,18 +96,18 @@ class PopulationBasedTrainingReplay(TrialScheduler):
 
     def on_trial_result(self, trial: Trial, result: Row) -> Verdict:
         time = time_of(result, self.time_attr)
-        while self._told and self._told[-1][0] >= time:  # a retry comes by here again
-            self._told.pop()
-        done = self._told[-1][1] if self._told else 0
+        while self._on_message and self._on_message[-1][0] >= time:  # a retry comes by here again
+            self._on_message.pop()
+        done = self._on_message[-1][1] if self._on_message else 0
         due = bisect_right(self._iterations, time)
         if due <= done:
             return Decision.CONTINUE
-        self._told.append((time, due))
+        self._on_message.append((time, due))
         config = _changed(self._given, self.config, self._changes[due - 1].config)
         return Exploit(trial.trial_id, config)
 
     def debug_string(self) -> str:
-        done = self._told[-1][1] if self._told else 0
+        done = self._on_message[-1][1] if self._on_message else 0
         at = ", ".join(map(str, self._iterations[done : done + 10])) or "none"
         return (
             f"{type(self).__name__} of {self.policy_file}: {done} of {len(self._changes)} changes made; "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.result import DONE, TIME_THIS_ITER_S, Row
 from asynctune.space.domains import (
@@ -148,7 +148,7 @@ class Curves:
                 return {CURVE: grid_search(list(range(len(self))))}
             case "domains":
                 return dict(self.domains)
-        raise ConfigError(f"kind is {shown(kind)}; 'rows', 'grid' or 'domains' is wanted")
+        raise ConfigError(f"kind is {safe_repr(kind)}; 'rows', 'grid' or 'domains' is wanted")
 
     def find(self, config: Mapping[str, Any]) -> int:
         """Return the number of the curve of a configuration, or of the one that is nearest to it.
@@ -167,7 +167,8 @@ class Curves:
             if isinstance(number, int) and 0 <= number < len(self):
                 return number
             raise ConfigError(
-                f"config[{CURVE!r}] is {shown(number)}; the curves have the numbers 0 to {len(self) - 1}"
+                f"config[{CURVE!r}] is {safe_repr(number)}; the curves have the "
+                f"numbers 0 to {len(self) - 1}"
             )
         place = self._place(config)
         if place not in self._found:
@@ -241,7 +242,8 @@ class _Axis:
             case LogUniform(low=low, high=high) | LogRandInt(low=low, high=high):
                 return cls(name, low, high, log=True)
         raise ConfigError(
-            f"domains[{name!r}] is {shown(domain)}; uniform, loguniform, randint, lograndint or choice is "
+            f"domains[{name!r}] is {safe_repr(domain)}; uniform, loguniform, randint, "
+            f"lograndint or choice is "
             "wanted"
         )
 
@@ -249,12 +251,13 @@ class _Axis:
         if self.words:
             if value not in self.words:
                 raise ConfigError(
-                    f"config[{self.name!r}] is {shown(value)}; one of {shown(list(self.words))} is wanted"
+                    f"config[{self.name!r}] is {safe_repr(value)}; one of "
+                    f"{safe_repr(list(self.words))} is wanted"
                 )
             # Two different words lie at a distance of 1.
             return tuple(math.sqrt(0.5) * (value == word) for word in self.words)
         if not _is_number(value):
-            raise ConfigError(f"config[{self.name!r}] is {shown(value)}; a number is wanted")
+            raise ConfigError(f"config[{self.name!r}] is {safe_repr(value)}; a number is wanted")
         within = min(max(value, self.low), self.high)
         if self.low == self.high:
             return (0.0,)
@@ -302,7 +305,7 @@ def _domain(name: str, told: dict[str, Any]) -> Domain:
         return choice(told["values"])
     if kind not in _MAKERS:
         raise ConfigError(
-            f"the domain of {name!r} is of the kind {shown(kind)}; one of {', '.join(_MAKERS)}, choice "
+            f"the domain of {name!r} is of the kind {safe_repr(kind)}; one of {', '.join(_MAKERS)}, choice "
             "is wanted"
         )
     made: Domain = _MAKERS[kind](told["lower"], told["upper"])

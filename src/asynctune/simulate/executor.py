@@ -15,12 +15,12 @@ from typing import Any
 import anyio
 
 from asynctune import result as _result
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import CheckpointCorrupt, ConfigError
 from asynctune.executors.actor import Actor, ActorSpec, Step
 from asynctune.executors.base import Executor
 from asynctune.executors.pool import ResourcePool
-from asynctune.executors.serialization import Shipment, ship
+from asynctune.executors.serialization import SerializedTrainable, serialize
 from asynctune.result import Row
 from asynctune.simulate.curves import Curves, TabulatedTrainable
 from asynctune.trainable.counters import Counters
@@ -60,9 +60,9 @@ class SimulatedExecutor(Executor):
         restore_s: float = 0,
     ) -> None:
         if not isinstance(curves, Curves):
-            raise ConfigError(f"curves is {shown(curves)}; a Curves is wanted")
+            raise ConfigError(f"curves is {safe_repr(curves)}; a Curves is wanted")
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-            raise ConfigError(f"workers is {shown(workers)}; an int of 1 or more is wanted")
+            raise ConfigError(f"workers is {safe_repr(workers)}; an int of 1 or more is wanted")
         self._seconds = {
             "_setup": _duration("setup_s", setup_s),
             "save": _duration("save_s", save_s),
@@ -72,15 +72,15 @@ class SimulatedExecutor(Executor):
         self._checkpoints: dict[str, _Saved] = {}
         super().__init__(ResourcePool(math.inf, slots=workers))
 
-    def prepare(self, trainable: Any) -> Shipment:
-        shipment = ship(trainable, pickled=False)
-        cls = shipment.cls
+    def prepare(self, trainable: Any) -> SerializedTrainable:
+        serialized = serialize(trainable, pickled=False)
+        cls = serialized.cls
         if not issubclass(cls, TabulatedTrainable) or cls.curves is not self._curves:
             raise ConfigError(
-                f"the trainable is {shipment.name}; a SimulatedExecutor trains nothing but that of its "
+                f"the trainable is {serialized.name}; a SimulatedExecutor trains nothing but that of its "
                 "table: pass curves.trainable"
             )
-        return shipment
+        return serialized
 
     async def _start(self, spec: ActorSpec) -> Actor:
         actor = _CurveActor(spec, self._curves, self._seconds, self._checkpoints)
@@ -255,5 +255,7 @@ def _date(seconds: int) -> str:
 def _duration(name: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{name} is {shown(value)}; a number of seconds of at least 0 is wanted")
+        raise ConfigError(
+            f"{name} is {safe_repr(value)}; a number of seconds of at least 0 is wanted"
+        )
     return float(value)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.storage import filesystem as _files
 
@@ -142,7 +142,7 @@ class _Selector(selectors.DefaultSelector):
         return found
 
 
-class _Unsynced(_files.Files):
+class _Unsynced(_files.FileSystem):
     """Leaves it to the system when files reach the disk: a simulation can be run again."""
 
     __slots__ = ()
@@ -180,7 +180,7 @@ def run(
     started: Any = what(*args, **kwargs) if callable(what) else what
     if not inspect.isawaitable(started):
         raise ConfigError(
-            f"simulate.run() was given {shown(what)}; an async function, or the coroutine that "
+            f"simulate.run() was given {safe_repr(what)}; an async function, or the coroutine that "
             "calling one gives, is wanted"
         )
     context = contextvars.copy_context()

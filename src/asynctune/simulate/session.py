@@ -11,10 +11,10 @@ from typing import Any
 
 import anyio.to_thread
 
-from asynctune._threads import run_whole
+from asynctune._threads import run_uninterrupted
 from asynctune.experiment import events as ev
 from asynctune.experiment.analysis import ExperimentAnalysis
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.result import Row
 from asynctune.runner.api import run
 from asynctune.simulate.curves import Curves
@@ -68,8 +68,8 @@ async def tune(
     pool = SimulatedExecutor(curves, workers, setup_s=setup_s, save_s=save_s, restore_s=restore_s)
     async with AsyncExitStack() as stack:
         if arguments.get("storage_path") is None and arguments.get("local_dir") is None:
-            folder = await run_whole(_temporary, undo=TemporaryDirectory.cleanup)
-            stack.push_async_callback(run_whole, folder.cleanup, undo=_nothing)
+            folder = await run_uninterrupted(_temporary, undo=TemporaryDirectory.cleanup)
+            stack.push_async_callback(run_uninterrupted, folder.cleanup, undo=_nothing)
             arguments["storage_path"] = folder.name
         await stack.enter_async_context(pool)
         given: dict[str, Any] = {"config": curves.space(), "loggers": [], "verbose": 0} | arguments
@@ -82,7 +82,7 @@ async def tune(
 
 def _rows(directory: str) -> list[Row]:
     """Read the rows of a run, in the order in which they came. In a thread."""
-    journal = StoredJournal(Path(directory, FILE_NAME))
+    journal = JournalReader(Path(directory, FILE_NAME))
     events = (event for _, event in journal.events())
     return [event.row for event in events if isinstance(event, ev.Reported)]
 

@@ -11,8 +11,8 @@ from asynctune.space.sampling import is_json
 _TUPLE, _SECRET = "//tuple", "//secret"
 
 
-def encoded(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what :func:`decoded` makes the same of, None if JSON cannot hold it."""
+def encode_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what :func:`decode_config` makes the same of, None if JSON cannot hold it."""
     try:
         found = _encoded(config)
     except _NotPlain:
@@ -20,17 +20,17 @@ def encoded(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return found if is_json(found) else None
 
 
-def decoded(given: Any) -> Any:
+def decode_config(given: Any) -> Any:
     """Return what was encoded."""
     if isinstance(given, list):
-        return [decoded(item) for item in given]
+        return [decode_config(item) for item in given]
     if not isinstance(given, dict):
         return given
     if given.keys() == {_TUPLE}:
-        return tuple(decoded(item) for item in given[_TUPLE])
+        return tuple(decode_config(item) for item in given[_TUPLE])
     if given.keys() == {_SECRET}:
         return Secret(given[_SECRET])
-    return {key: decoded(item) for key, item in given.items()}
+    return {key: decode_config(item) for key, item in given.items()}
 
 
 class _NotPlain(Exception):

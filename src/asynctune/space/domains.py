@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
-from asynctune._checks import function_name, shown
+from asynctune._checks import function_name, safe_repr
 from asynctune.errors import ConfigError
 
 GRID = "grid_search"
@@ -204,7 +204,7 @@ def sample_from(func: Callable[[Any], Any]) -> SampleFrom:
     """
     if not callable(func) or inspect.iscoroutinefunction(func):
         raise ConfigError(
-            f"sample_from: func is {shown(func)}; it must be a plain function of spec"
+            f"sample_from: func is {safe_repr(func)}; it must be a plain function of spec"
         )
     try:
         inspect.signature(func).bind(None)
@@ -224,7 +224,7 @@ def is_grid(node: Any) -> bool:
 def listed(what: str, values: Any) -> tuple[Any, ...]:
     """Return the values of a list, tuple or range; ``what`` is how an error calls it."""
     if not isinstance(values, list | tuple | range):
-        raise ConfigError(f"{what} takes a list of values, not {shown(values)}")
+        raise ConfigError(f"{what} takes a list of values, not {safe_repr(values)}")
     if not values:
         raise ConfigError(f"{what} got an empty list; it must hold at least one value")
     return tuple(values)
@@ -239,7 +239,7 @@ def _real(function: str, name: str, value: Any, least: float = -math.inf) -> flo
         if math.isfinite(number) and number >= least:
             return number
     wanted = "a finite number" + ("" if least == -math.inf else f" of at least {least}")
-    raise ConfigError(f"{function}: {name} is {shown(value)}; it must be {wanted}")
+    raise ConfigError(f"{function}: {name} is {safe_repr(value)}; it must be {wanted}")
 
 
 def _whole(function: str, name: str, value: Any) -> int:
@@ -249,13 +249,13 @@ def _whole(function: str, name: str, value: Any) -> int:
             if number.bit_length() <= _BITS:
                 return number
     wanted = f"an int of at most {_BITS} bits"
-    raise ConfigError(f"{function}: {name} is {shown(value)}; it must be {wanted}")
+    raise ConfigError(f"{function}: {name} is {safe_repr(value)}; it must be {wanted}")
 
 
 def _base(function: str, base: Any) -> float:
     number = _real(function, "base", base)
     if number <= 1:
-        raise ConfigError(f"{function}: base is {shown(base)}; it must be above 1")
+        raise ConfigError(f"{function}: base is {safe_repr(base)}; it must be above 1")
     return number
 
 

@@ -15,7 +15,7 @@ from asynctune.space.spec import Path, path_text
 _LONG = 200
 
 
-def outline(tree: Any) -> dict[str, str]:
+def fingerprint(tree: Any) -> dict[str, str]:
     """Describe a space: path -> what is there.
 
     Samplers, grids and values are described wholly; functions, and objects whose repr another process

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asynctune._checks import described, function_name, shown
+from asynctune._checks import function_name, safe_repr, safe_str
 from asynctune.errors import ConfigError, SpecMismatch
 from asynctune.space.domains import Choice, Domain, SampleFrom, is_grid
 from asynctune.space.spec import DictView, ListView, Path, Spec, View, generator, path_text, place
@@ -62,7 +62,7 @@ class _Resolver:
         self._values: dict[Path, Any] = {}
         self._drawn: dict[Path, Any] = {}
         self._pending: list[Path] = []
-        self._told: ConfigError | None = None
+        self._on_message: ConfigError | None = None
 
     def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
         """Return what to note of a draw, and what was drawn. ``depth`` counts draws at the path."""
@@ -78,14 +78,14 @@ class _Resolver:
         """Return a node without markers; its containers are new, its leaves those given."""
         node = self._settle(path, node)
         try:
-            return rebuilt(node, lambda key, item: self.build((*path, key), item))
+            return rebuild_config(node, lambda key, item: self.build((*path, key), item))
         except ConfigError:
             raise
         except (
             Exception
         ) as exc:  # a container of the user's own, such as a tuple with another __new__
             what = f"a {type(node).__qualname__} cannot be made again of what it holds"
-            raise self._tell(ConfigError(f"{place(path)}: {what}: {described(exc)}")) from exc
+            raise self._tell(ConfigError(f"{place(path)}: {what}: {safe_str(exc)}")) from exc
 
     def view(self, path: Path, node: Any) -> Any:
         """Return a node for a function to read: what holds containers or markers, lazily."""
@@ -124,13 +124,13 @@ class _Resolver:
         try:
             value = self._returned(path, marker.func(spec))
         except Exception as exc:
-            if exc is self._told:
+            if exc is self._on_message:
                 raise
-            what = f"the function {function_name(marker.func)} raised {described(exc)}"
+            what = f"the function {function_name(marker.func)} raised {safe_str(exc)}"
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
         if is_json(value):
             return {"value": copy.deepcopy(value)}, value
-        text = stable_text(value) or shown(value)
+        text = stable_text(value) or safe_repr(value)
         return {"repr": text[:_REPR_LENGTH]} | ({"seed": seed} if spec.used_rng else {}), value
 
     def _returned(self, path: Path, value: Any, depth: int = 0) -> Any:
@@ -142,17 +142,17 @@ class _Resolver:
         if isinstance(value, Domain | SampleFrom) or is_grid(value):
             hint = "draw with sampler.sample(spec.rng)"
             raise self._tell(
-                ConfigError(f"{place(path)}: the function returned {shown(value)}; {hint}")
+                ConfigError(f"{place(path)}: the function returned {safe_repr(value)}; {hint}")
             )
-        return _plain(rebuilt(value, lambda _, item: self._returned(path, item, depth + 1)))
+        return _plain(rebuild_config(value, lambda _, item: self._returned(path, item, depth + 1)))
 
     def _tell(self, error: ConfigError) -> ConfigError:
         # Remembered, so that it passes through the functions that asked for the value.
-        self._told = error
+        self._on_message = error
         return error
 
 
-class Fresh(_Resolver):
+class Sampler(_Resolver):
     """Draws."""
 
     def __init__(
@@ -183,7 +183,7 @@ class Fresh(_Resolver):
                 return {"choice": position}, marker.categories[position]
             value = marker.sample(generator(seed))
         except Exception as exc:
-            what = f"{shown(marker)} cannot be drawn from: {described(exc)}"
+            what = f"{safe_repr(marker)} cannot be drawn from: {safe_str(exc)}"
             raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
         return value, value
 
@@ -198,11 +198,11 @@ class Fresh(_Resolver):
             plain = int(value) if isinstance(value, numbers.Integral) else float(value)
             if math.isfinite(plain):
                 return plain, plain
-        what = f"{shown(value)} was suggested, which {shown(marker)} cannot give"
+        what = f"{safe_repr(value)} was suggested, which {safe_repr(marker)} cannot give"
         raise self._tell(ConfigError(f"{place(path)}: {what}"))
 
 
-class Again(_Resolver):
+class Rebuilder(_Resolver):
     """Repeats what was drawn."""
 
     def __init__(self, tree: Any, drawn: Mapping[str, Any]) -> None:
@@ -234,7 +234,7 @@ class Again(_Resolver):
         raise self._tell(mismatch(path_text(path), noted))
 
 
-def rebuilt(node: Any, child: Callable[[Any, Any], Any]) -> Any:
+def rebuild_config(node: Any, child: Callable[[Any, Any], Any]) -> Any:
     """Return a new container with its items replaced, or a leaf as it is."""
     if isinstance(node, dict):
         fresh = {} if type(node) is dict else copy.copy(node)
@@ -272,7 +272,7 @@ def _label(value: Any) -> str:
     if isinstance(value, str):
         return value
     name = getattr(value, "__name__", None)  # the repr of a function has an address in it
-    return name if isinstance(name, str) else shown(value)
+    return name if isinstance(name, str) else safe_repr(value)
 
 
 def is_endless(value: Any) -> bool:
@@ -340,7 +340,8 @@ def path_order(path: Path) -> list[tuple[int, int, str]]:
 
 def _another(path: Path, marker: SampleFrom, before: str, now: Any) -> SpecMismatch:
     return SpecMismatch(
-        f"{place(path)} was {before}, and is {shown(now)} now that {function_name(marker.func)} is called "
+        f"{place(path)} was {before}, and is {safe_repr(now)} now that "
+        f"{function_name(marker.func)} is called "
         "again; draw with spec.rng, or return plain numbers and text, which are not drawn again"
     )
 

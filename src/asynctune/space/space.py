@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from asynctune._checks import described, shown
+from asynctune._checks import safe_repr, safe_str
 from asynctune.errors import ConfigError
 from asynctune.space.domains import (
     GRID,
@@ -41,18 +41,18 @@ from asynctune.space.domains import (
     sample_from,
     uniform,
 )
-from asynctune.space.fingerprint import outline
+from asynctune.space.fingerprint import fingerprint
 from asynctune.space.sampling import (
     DEEPEST,
     ENDLESS,
-    Again,
-    Fresh,
     Grid,
+    Rebuilder,
+    Sampler,
     Variant,
     is_endless,
     mismatch,
     path_order,
-    rebuilt,
+    rebuild_config,
 )
 from asynctune.space.spec import Path, path_text, place
 
@@ -85,7 +85,7 @@ class Space:
     def __init__(self, config: Mapping[Any, Any]) -> None:
         if not isinstance(config, Mapping) or is_grid(config):
             raise ConfigError(
-                f"config is {shown(config)}; it must be a dict that holds the markers"
+                f"config is {safe_repr(config)}; it must be a dict that holds the markers"
             )
         scan = _Scan()
         self._tree = scan.copy((), dict(config))
@@ -102,9 +102,9 @@ class Space:
         """Whether two variants can differ."""
         return bool(self.markers)
 
-    def outline(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """Return the space as text, path -> what is there; see :mod:`asynctune.space.fingerprint`."""
-        return outline(self._tree)
+        return fingerprint(self._tree)
 
     def variant(self, index: int, seed: int, given: Mapping[str, Any] | None = None) -> Variant:
         """Return a variant; the same for the same arguments, in any process.
@@ -126,7 +126,7 @@ class Space:
         for path, size in self._grids:
             rest, positions[path] = divmod(rest, size)
         tree = _merged(self._tree, others) if others else self._tree
-        variant = Fresh(tree, positions, f"{seed}/{index}", values).variant()
+        variant = Sampler(tree, positions, f"{seed}/{index}", values).variant()
         return replace(variant, others=others) if others else variant
 
     def values_of(
@@ -177,7 +177,7 @@ class Space:
             SpecMismatch: ``drawn`` is not of this space.
             ConfigError: A function, called again since its value was no plain JSON, raised.
         """
-        again = Again(_merged(self._tree, others) if others else self._tree, drawn).variant()
+        again = Rebuilder(_merged(self._tree, others) if others else self._tree, drawn).variant()
         for text in sorted(drawn.keys() | again.drawn.keys()):
             if drawn.get(text) != again.drawn.get(text):
                 raise mismatch(text, drawn.get(text))
@@ -216,7 +216,7 @@ class _Scan:
         if isinstance(node, dict):
             self._check_keys(path, node)
         self._above.append(id(node))
-        fresh = rebuilt(node, lambda key, item: self.copy((*path, key), item, inside))
+        fresh = rebuild_config(node, lambda key, item: self.copy((*path, key), item, inside))
         self._above.pop()
         return fresh
 
@@ -226,7 +226,7 @@ class _Scan:
                 str(key)
         except Exception as exc:
             raise ConfigError(
-                f"{place(path)} has a key that cannot be written down: {described(exc)}"
+                f"{place(path)} has a key that cannot be written down: {safe_str(exc)}"
             ) from exc
 
     def _marker(self, path: Path, node: Any, inside: str) -> Any:

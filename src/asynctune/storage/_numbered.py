@@ -11,7 +11,7 @@ from asynctune.storage.base import Storage, plain_key
 _NUMBER = re.compile(r"[0-9]{8}\Z")
 
 
-class Numbered:
+class NumberedObjects:
     """The numbered objects of one folder.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.secret import Secret
 
@@ -91,7 +91,7 @@ def settings_of(
         isinstance(name, str) for name in given or ()
     ):
         raise ConfigError(
-            f"client_options in storage_options is {shown(type(given).__name__)}; a dict of options "
+            f"client_options in storage_options is {safe_repr(type(given).__name__)}; a dict of options "
             "of the HTTP client is wanted, such as {'proxy_url': '...'}"
         )  # fmt: skip
     client = dict(given or {})
@@ -141,12 +141,14 @@ def _check(name: str, endpoint: Any) -> None:
     if isinstance(endpoint, Secret):  # it is looked at when it is resolved
         return
     if not isinstance(endpoint, str):
-        raise ConfigError(f"{name} is {shown(endpoint)}; a URL such as 'https://host' is wanted")
+        raise ConfigError(
+            f"{name} is {safe_repr(endpoint)}; a URL such as 'https://host' is wanted"
+        )
     if "@" in endpoint:
         raise ConfigError(f"{name} has a user or password in it; give keys as options of their own")
     if not endpoint.lower().startswith(("http://", "https://")):
         raise ConfigError(
-            f"{name} is {shown(endpoint)}; it has to begin with http:// or https://, as in "
+            f"{name} is {safe_repr(endpoint)}; it has to begin with http:// or https://, as in "
             "'http://127.0.0.1:8333'"
         )
     try:
@@ -156,6 +158,6 @@ def _check(name: str, endpoint: Any) -> None:
         whole = False
     if not whole or not endpoint.isprintable() or " " in endpoint:
         raise ConfigError(
-            f"{name} is {shown(endpoint)}, which is no URL of a server; one such as 'https://host', "
+            f"{name} is {safe_repr(endpoint)}, which is no URL of a server; one such as 'https://host', "
             "'http://host:port' or 'http://[::1]:port' is wanted"
         )

@@ -23,7 +23,7 @@ BROKEN = frozenset({*_FULL, errno.EIO, errno.EROFS})
 """What a disk says that is full or broken, whatever was asked of it."""
 
 
-class Files:
+class FileSystem:
     """The real calls. Each blocks for as long as the disk takes."""
 
     __slots__: tuple[str, ...] = ()
@@ -86,18 +86,18 @@ class Files:
         shutil.rmtree(path, ignore_errors=True)
 
 
-current: ContextVar[Files] = ContextVar("asynctune_files", default=Files())  # noqa: B039 - it has no state
+current: ContextVar[FileSystem] = ContextVar("asynctune_files", default=FileSystem())  # noqa: B039 - it has no state
 """The calls of a run: a run takes them when it starts, so a test can hand it others."""
 
 
-def write_whole(files: Files, descriptor: int, data: bytes) -> None:
+def write_whole(files: FileSystem, descriptor: int, data: bytes) -> None:
     """Write all of it; a call may take only a part, as a full disk does before it refuses the rest."""
     written = files.write(descriptor, data)
     while written < len(data):
         written += files.write(descriptor, data[written:])
 
 
-def make_directories(files: Files, path: AnyPath) -> bool:
+def make_directories(files: FileSystem, path: AnyPath) -> bool:
     """Create a directory and its parents, for their owner alone, durably; tell whether it is new."""
     target = Path(path)
     if target.is_dir():

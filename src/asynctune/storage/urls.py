@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from asynctune._checks import about
+from asynctune._checks import naming_argument
 from asynctune.errors import ConfigError
 from asynctune.storage.base import Storage, Timeouts, without_secrets
 from asynctune.storage.local import LocalStorage
@@ -61,7 +61,7 @@ def open_storage(where: Any, options: Mapping[str, Any] | None = None) -> Storag
     if not all(isinstance(name, str) for name in rest):
         raise ConfigError(f"the names of storage_options are strings; {list(rest)!r} are given")
     limits = {name: rest.pop(name) for name in _LIMITS if name in rest}
-    with about("storage_options"):
+    with naming_argument("storage_options"):
         timeouts = Timeouts(**limits)
     if isinstance(where, Storage):
         if options:

@@ -18,7 +18,7 @@ from fractions import Fraction
 from statistics import NormalDist
 from typing import Any
 
-from asynctune._checks import number_in, shown
+from asynctune._checks import as_float, safe_repr
 from asynctune.errors import ConfigError
 from asynctune.space.domains import (
     Choice,
@@ -102,7 +102,7 @@ class Axis:
             raise ValueError("a number is wanted")
         if isinstance(domain, RandInt | LogRandInt):
             return self._plain_int(value)
-        number = number_in(value)
+        number = as_float(value)
         if number is None or not math.isfinite(number):
             raise ValueError("a finite number is wanted")
         q: float | None = getattr(domain, "q", None)
@@ -227,7 +227,7 @@ def axis_of(domain: Any) -> Axis:
         if last - first < _MANY:
             return Axis(domain, Kind.INT, first, last, log)
         return Axis(domain, Kind.FLOAT, first - 0.5, last + 0.5, log)
-    raise ValueError(f"{shown(domain)} is no sampler such as asynctune.uniform(0, 1)")
+    raise ValueError(f"{safe_repr(domain)} is no sampler such as asynctune.uniform(0, 1)")
 
 
 def axes_of(owner: str, samplers: Mapping[str, Any]) -> dict[str, Axis]:
@@ -261,7 +261,7 @@ def _position(categories: tuple[Any, ...], value: Any) -> int:
     for position, category in enumerate(categories):
         if is_equal(category, value):
             return position
-    raise ValueError(f"one of {shown(list(categories))} is wanted")
+    raise ValueError(f"one of {safe_repr(list(categories))} is wanted")
 
 
 def is_equal(one: Any, other: Any) -> bool:

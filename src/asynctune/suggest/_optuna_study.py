@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.space.domains import Domain
 from asynctune.suggest._axes import Axis, Kind, axes_of
@@ -96,7 +96,7 @@ def parameters_of(owner: str, space: Any) -> dict[str, Parameter]:
 
     if not isinstance(space, Mapping):
         raise ConfigError(
-            f"space of {owner} is {shown(space)}; a dict of samplers, or a function of an Optuna trial "
+            f"space of {owner} is {safe_repr(space)}; a dict of samplers, or a function of an Optuna trial "
             "is wanted"
         )
     found = {}
@@ -108,7 +108,7 @@ def parameters_of(owner: str, space: Any) -> dict[str, Parameter]:
             found[path] = Parameter(_distribution(axis), axis)
         else:
             raise ConfigError(
-                f"space of {owner} has {shown(item)} at {path!r}; a sampler or an Optuna distribution "
+                f"space of {owner} has {safe_repr(item)} at {path!r}; a sampler or an Optuna distribution "
                 "is wanted"
             )
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune._checks import listed, shown
+from asynctune._checks import check_list, safe_repr
 from asynctune.errors import ConfigError
 from asynctune.suggest._axes import Axis, is_equal
 from asynctune.suggest._values import by_path
@@ -42,13 +42,13 @@ class Points:
 
     def __init__(self, owner: str, points: Any, rewards: Any = None, objectives: int = 1) -> None:
         self._owner = owner
-        self._points = listed(owner, "points_to_evaluate", points)
+        self._points = check_list(owner, "points_to_evaluate", points)
         for number, point in enumerate(self._points):
             if not isinstance(point, Mapping):
-                raise ConfigError(f"{self._name(number)} is {shown(point)}; a dict is wanted")
+                raise ConfigError(f"{self._name(number)} is {safe_repr(point)}; a dict is wanted")
         self._rewards: list[tuple[float, ...]] | None = None
         if rewards is not None:
-            given = listed(owner, "evaluated_rewards", rewards)
+            given = check_list(owner, "evaluated_rewards", rewards)
             if len(given) != len(self._points):
                 raise ConfigError(
                     f"evaluated_rewards of {owner} has {len(given)} items and points_to_evaluate "
@@ -111,7 +111,9 @@ class Points:
         try:
             return plain[path](value)
         except ValueError as exc:
-            raise ConfigError(f"{self._name(number)}: {path!r} is {shown(value)}; {exc}") from exc
+            raise ConfigError(
+                f"{self._name(number)}: {path!r} is {safe_repr(value)}; {exc}"
+            ) from exc
 
     def _reward(self, number: int, reward: Any, objectives: int) -> tuple[float, ...]:
         parts = list(reward) if isinstance(reward, list | tuple) else [reward]
@@ -119,7 +121,7 @@ class Points:
         if len(parts) != objectives or not numeric or any(math.isinf(p) for p in parts):
             wanted = "a number" if objectives == 1 else f"a list of {objectives} numbers"
             raise ConfigError(
-                f"evaluated_rewards[{number}] of {self._owner} is {shown(reward)}; {wanted} is wanted"
+                f"evaluated_rewards[{number}] of {self._owner} is {safe_repr(reward)}; {wanted} is wanted"
             )
         return tuple(map(float, parts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.result import Row
 from asynctune.space.space import Space
@@ -28,7 +28,7 @@ class WrappingSearcher(Searcher):
         name = type(self).__name__
         if not isinstance(searcher, Searcher):
             raise ConfigError(
-                f"searcher of {name} is {shown(searcher)}; an instance of a searcher is wanted"
+                f"searcher of {name} is {safe_repr(searcher)}; an instance of a searcher is wanted"
             )
         super().__init__(duplicates=getattr(searcher, "duplicates", "allow"))
         self.searcher = searcher

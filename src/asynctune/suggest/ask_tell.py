@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asynctune._checks import described, shown
+from asynctune._checks import safe_repr, safe_str
 from asynctune.errors import TuneError
 from asynctune.experiment import events as ev
 from asynctune.result import Row
-from asynctune.space.codec import decoded
+from asynctune.space.codec import decode_config
 from asynctune.space.sampling import Variant
 from asynctune.space.space import Space
 from asynctune.suggest.base import FINISHED, Finished, Searcher
@@ -24,7 +24,7 @@ _MANY_DUPLICATES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Suggestion:
     """A variant that a searcher suggested.
 
     Args:
@@ -46,7 +46,7 @@ class _Telling:
     error: bool = False
 
 
-class Suggestions:
+class AskTell:
     """Asks a searcher for trials, and tells it what became of them.
 
     Attributes:
@@ -107,7 +107,7 @@ class Suggestions:
         if trial_id in self._ids:
             self._note(_Telling(self._ids[trial_id], flat or None, is_end=True, error=error))
 
-    def ask(self, trial_id: str) -> Drawn | Finished | None:
+    def ask(self, trial_id: str) -> Suggestion | Finished | None:
         """Tell the searcher what is waiting, and ask it. Takes a while; call it in a thread.
 
         Args:
@@ -125,7 +125,7 @@ class Suggestions:
         asked, variant = self._ask(trial_id)
         if isinstance(variant, Variant):
             self._taken(trial_id, asked, variant)
-            return Drawn(variant, known)
+            return Suggestion(variant, known)
         self._finished = variant is FINISHED
         return variant
 
@@ -145,7 +145,8 @@ class Suggestions:
         if self._repeats:
             asked, again = self._ask(event.trial_id)
             if isinstance(again, Variant) and (
-                again.drawn == event.drawn and dict(again.others) == (decoded(event.given) or {})
+                again.drawn == event.drawn
+                and dict(again.others) == (decode_config(event.given) or {})
             ):
                 self._taken(event.trial_id, asked, again)
                 return
@@ -162,7 +163,7 @@ class Suggestions:
                 "next may differ from what it would have suggested then"
             )
         if config is not None:
-            drawn, others = event.drawn or {}, decoded(event.given) or {}
+            drawn, others = event.drawn or {}, decode_config(event.given) or {}
             values = self._space.values_of(config, drawn) | others
             self._searcher.adopt(event.trial_id, values)
             variant = Variant(dict(config), drawn, event.tag, others)
@@ -226,13 +227,13 @@ class Suggestions:
         name = type(self._searcher).__name__
         if not isinstance(suggestion, Mapping):
             raise TuneError(
-                f"{name}.suggest() answered {shown(suggestion)}; a dict of values, None or FINISHED is "
+                f"{name}.suggest() answered {safe_repr(suggestion)}; a dict of values, None or FINISHED is "
                 "wanted"
             )
         try:
             return self._space.variant(self.num_drawn, self._seed, suggestion)
         except TuneError as exc:
-            raise TuneError(f"{name}.suggest(): {described(exc)}") from exc
+            raise TuneError(f"{name}.suggest(): {safe_str(exc)}") from exc
 
     def _taken(self, trial_id: str, asked: str, variant: Variant) -> None:
         self._ids[trial_id] = asked
@@ -242,4 +243,4 @@ class Suggestions:
 
 
 def _key(variant: Variant) -> str:
-    return json.dumps([variant.drawn, variant.others], sort_keys=True, default=shown)
+    return json.dumps([variant.drawn, variant.others], sort_keys=True, default=safe_repr)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError
 from asynctune.result import Row
 from asynctune.space.space import Space
@@ -57,14 +57,14 @@ class Searcher:
     ) -> None:
         name = type(self).__name__
         if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):
-            raise ConfigError(f"mode of {name} is {shown(mode)}; 'min' or 'max' is wanted")
+            raise ConfigError(f"mode of {name} is {safe_repr(mode)}; 'min' or 'max' is wanted")
         if metric is not None and not (isinstance(metric, str) and metric):
-            raise ConfigError(f"metric of {name} is {shown(metric)}; a metric's name is wanted")
+            raise ConfigError(f"metric of {name} is {safe_repr(metric)}; a metric's name is wanted")
         if metric is not None and mode is None:
             raise ConfigError(f"metric of {name} is {metric!r} but mode is not given; min or max?")
         if not (isinstance(duplicates, str) and duplicates in ("allow", "skip", "reuse")):
             raise ConfigError(
-                f"duplicates of {name} is {shown(duplicates)}; 'allow', 'skip' or 'reuse' is wanted"
+                f"duplicates of {name} is {safe_repr(duplicates)}; 'allow', 'skip' or 'reuse' is wanted"
             )
         self.metric = metric
         self.mode = mode

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from asynctune._checks import fraction, key, number_in, seed_or_none, whole
+from asynctune._checks import as_float, check_fraction, check_int, check_key, check_seed
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row
 from asynctune.space.space import Space
@@ -69,10 +69,12 @@ class BOHBSearch(Searcher):
         name = type(self).__name__
         load_optuna(name)
         self._parameters = {} if space is None else parameters_of(name, space)
-        self._time_attr = key(name, "time_attr", time_attr)
-        self._min_points = None if min_points is None else whole(name, "min_points", min_points, 1)
-        self._random_fraction = fraction(name, "random_fraction", random_fraction)
-        self._seed = seed_or_none(name, seed)
+        self._time_attr = check_key(name, "time_attr", time_attr)
+        self._min_points = (
+            None if min_points is None else check_int(name, "min_points", min_points, 1)
+        )
+        self._random_fraction = check_fraction(name, "random_fraction", random_fraction)
+        self._seed = check_seed(name, seed)
         self._points = Points(name, points_to_evaluate)
         self._newest: dict[str, int] = {}  # which suggestion a trial has
         self._tried: list[dict[str, Any]] = []
@@ -131,7 +133,7 @@ class BOHBSearch(Searcher):
     def on_trial_result(self, trial_id: str, result: Row) -> None:
         assert self.metric is not None
         number = self._newest.get(trial_id)
-        score, budget = map(number_in, (result.get(self.metric), result.get(self._time_attr)))
+        score, budget = map(as_float, (result.get(self.metric), result.get(self._time_attr)))
         if number is None or score is None or budget is None or not math.isfinite(budget):
             return
         worst = math.inf if self.mode == "min" else -math.inf
@@ -150,7 +152,7 @@ class BOHBSearch(Searcher):
         self._forget(number)
         if result and not error and not self._observed:
             assert self.metric is not None
-            found = number_in(result.get(self.metric)) is not None
+            found = as_float(result.get(self.metric)) is not None
             missing = self._time_attr if found else self.metric
             raise MetricMissing(missing, result, type(self).__name__)
 

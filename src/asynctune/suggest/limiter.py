@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asynctune._checks import whole
+from asynctune._checks import check_int
 from asynctune.result import Row
 from asynctune.suggest._wrapper import WrappingSearcher
 from asynctune.suggest.base import FINISHED, Searcher, Suggestion
@@ -24,7 +24,7 @@ class ConcurrencyLimiter(WrappingSearcher):
 
     def __init__(self, searcher: Searcher, max_concurrent: int) -> None:
         super().__init__(searcher)
-        self.max_concurrent = whole(type(self).__name__, "max_concurrent", max_concurrent, 1)
+        self.max_concurrent = check_int(type(self).__name__, "max_concurrent", max_concurrent, 1)
         self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> Suggestion:

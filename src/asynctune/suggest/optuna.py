@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asynctune._checks import described, function_name, key, number_in, seed_or_none, shown
+from asynctune._checks import as_float, check_key, check_seed, function_name, safe_repr, safe_str
 from asynctune.errors import ConfigError, MetricMissing, TuneError
 from asynctune.result import TRAINING_ITERATION, Row
 from asynctune.space.space import Space
@@ -86,7 +86,7 @@ class OptunaSearch(Searcher):
         if space is not None and self._function is None:
             self._parameters = parameters_of(name, space)
         self._sampler = _checked_sampler(name, sampler, seed)
-        self._seed = seed_or_none(name, seed)
+        self._seed = check_seed(name, seed)
         count = max(1, len(self.metrics))
         self._points = Points(name, points_to_evaluate, evaluated_rewards, count)
         self._live: dict[str, _Live] = {}
@@ -152,7 +152,7 @@ class OptunaSearch(Searcher):
         if live is None or scores is None:
             return
         live.last = scores
-        step = number_in(result.get(TRAINING_ITERATION))
+        step = as_float(result.get(TRAINING_ITERATION))
         if len(scores) > 1 or step is None or not 0 <= step < math.inf:
             return
         if int(step) not in live.steps:  # a retry repeats what followed the last checkpoint
@@ -168,7 +168,7 @@ class OptunaSearch(Searcher):
         scores = (self._scores(result) if result else None) or live.last
         self._end(trial_id, None if error else scores)
         if result and not error and not self._seen_metric:
-            missing = next(m for m in self.metrics if number_in(result.get(m)) is None)
+            missing = next(m for m in self.metrics if as_float(result.get(m)) is None)
             raise MetricMissing(missing, result, type(self).__name__)
 
     def _tell_evaluated(self) -> None:
@@ -204,7 +204,7 @@ class OptunaSearch(Searcher):
             self._end(trial_id, None)
             raise TuneError(
                 f"space of {type(self).__name__}: the function {function_name(self._function)} raised "
-                f"{described(exc)}; it is to return None or a dict"
+                f"{safe_str(exc)}; it is to return None or a dict"
             ) from exc
 
     def _end(self, trial_id: str, scores: tuple[float, ...] | None) -> None:
@@ -224,7 +224,7 @@ class OptunaSearch(Searcher):
             self._finished = True
 
     def _scores(self, result: Row) -> tuple[float, ...] | None:
-        values = [number_in(result.get(name)) for name in self.metrics]
+        values = [as_float(result.get(name)) for name in self.metrics]
         scores = tuple(value for value in values if value is not None)
         if len(scores) < len(values):
             return None
@@ -263,12 +263,13 @@ def _checked_sampler(owner: str, sampler: Any, seed: Any) -> BaseSampler | None:
         return None
     if not isinstance(sampler, BaseSampler):
         raise ConfigError(
-            f"sampler of {owner} is {shown(sampler)}; an instance of an Optuna sampler is wanted, such "
+            f"sampler of {owner} is {safe_repr(sampler)}; an instance of an Optuna sampler is wanted, such "
             "as optuna.samplers.TPESampler(seed=0)"
         )
     if seed is not None:
         raise ConfigError(
-            f"seed of {owner} is {shown(seed)}, but the sampler is given and has its own; give the seed "
+            f"seed of {owner} is {safe_repr(seed)}, but the sampler is given and has "
+            f"its own; give the seed "
             f"to that: {type(sampler).__name__}(seed=...)"
         )
     return sampler
@@ -291,15 +292,15 @@ def _is_seeded(sampler: BaseSampler) -> bool:
 def _several(owner: str, metrics: Sequence[Any], modes: Any) -> tuple[str, ...]:
     """Return the modes of several objectives."""
     for metric in metrics:
-        key(owner, "metric", metric)
+        check_key(owner, "metric", metric)
     if not metrics or len(set(metrics)) < len(metrics):
         raise ConfigError(
-            f"metric of {owner} is {shown(metrics)}; a list of different names is wanted"
+            f"metric of {owner} is {safe_repr(metrics)}; a list of different names is wanted"
         )
     fits = isinstance(modes, list | tuple) and len(modes) == len(metrics)
     if not fits or any(mode not in ("min", "max") for mode in modes):
         raise ConfigError(
-            f"mode of {owner} is {shown(modes)}; for {len(metrics)} metrics a list of as many of 'min' "
+            f"mode of {owner} is {safe_repr(modes)}; for {len(metrics)} metrics a list of as many of 'min' "
             "and 'max' is wanted"
         )
     return tuple(modes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from asynctune._checks import seed_or_none
+from asynctune._checks import check_seed
 from asynctune.space.domains import Domain
 from asynctune.space.space import Space
 from asynctune.suggest._axes import axes_of
@@ -40,7 +40,7 @@ class RandomSearch(Searcher):
     ) -> None:
         super().__init__(metric, mode, duplicates=duplicates)
         name = type(self).__name__
-        self._seed = seed_or_none(name, seed)
+        self._seed = check_seed(name, seed)
         self._points = Points(name, points_to_evaluate)
         self._samplers: Mapping[str, Domain] = {}
         self._drawn = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from asynctune._checks import flag, number_in, whole
+from asynctune._checks import as_float, check_bool, check_int
 from asynctune.errors import ConfigError
 from asynctune.result import Row
 from asynctune.suggest._wrapper import WrappingSearcher
@@ -37,8 +37,8 @@ class Repeater(WrappingSearcher):
     def __init__(self, searcher: Searcher, repeat: int = 1, set_index: bool = True) -> None:
         super().__init__(searcher)
         name = type(self).__name__
-        self.repeat = whole(name, "repeat", repeat, 1)
-        self.set_index = flag(name, "set_index", set_index)
+        self.repeat = check_int(name, "repeat", repeat, 1)
+        self.set_index = check_bool(name, "set_index", set_index)
         if self.duplicates != "allow" and self.repeat > 1 and not self.set_index:
             raise ConfigError(
                 f"duplicates of {type(searcher).__name__} is {self.duplicates!r}, so {name} would have "
@@ -122,5 +122,5 @@ class _Group:
 
 
 def _is_finite(value: Any) -> bool:
-    number = number_in(value)
+    number = as_float(value)
     return number is not None and math.isfinite(number)

@@ -2,10 +2,10 @@
 
 Hand it to a run with :func:`using`::
 
-    with using(FaultyFiles(crash_at=17)) as files, pytest.raises(Crash):
+    with using(FaultyFileSystem(crash_at=17)) as files, pytest.raises(Crash):
         await tune.run(train, executor=executor, name="x")
 
-It counts every call of :class:`asynctune.storage.filesystem.Files`. Only code of this process
+It counts every call of :class:`asynctune.storage.filesystem.FileSystem`. Only code of this process
 goes through it, so use an ``InlineExecutor``: then the commits of checkpoints do, too.
 """
 
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asynctune.storage import filesystem as _files
-from asynctune.storage.filesystem import AnyPath, Files
+from asynctune.storage.filesystem import AnyPath, FileSystem
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Files)
+F = TypeVar("F", bound=FileSystem)
 
 
 class Crash(BaseException):
@@ -40,7 +40,7 @@ def using(files: F) -> Iterator[F]:
         _files.current.reset(token)
 
 
-class FaultyFiles(Files):
+class FaultyFileSystem(FileSystem):
     """Counts calls, and lets one or more of them go wrong.
 
     Args:
@@ -142,7 +142,7 @@ def _nothing() -> None:
     pass
 
 
-class ForgetfulFiles(FaultyFiles):
+class ForgetfulFiles(FaultyFileSystem):
     """Knows what a power cut would leave: the contents and the names that were synced, and nothing else.
 
     The harshest disk that the rules allow: what is written and not synced is gone, whatever came later,
@@ -150,7 +150,7 @@ class ForgetfulFiles(FaultyFiles):
 
     Args:
         root: The directory that is there before anything happens.
-        crash_at: As for :class:`FaultyFiles`.
+        crash_at: As for :class:`FaultyFileSystem`.
     """
 
     __slots__ = ("_contents", "_held", "_names", "_root")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asynctune.experiment.analysis import ExperimentAnalysis
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
+from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.experiment.status import Status
 from asynctune.testing.kills import Drivers
 from asynctune.testing.ledger import Ledger
@@ -128,7 +128,7 @@ def _one(setting: _Setting, place: Path, number: int, most: int) -> Count:
 
 
 def _after_a_kill(experiment: Experiment, place: Path, journal: Path) -> Count:
-    ledger, stored = experiment.ledger(place), StoredJournal(journal)
+    ledger, stored = experiment.ledger(place), JournalReader(journal)
     if not stored.exists():
         return Count(kills=1, lost=len(ledger.entries()))
     balance = ledger.compare(ExperimentAnalysis.from_disk(place / experiment.name))

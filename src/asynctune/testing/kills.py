@@ -25,10 +25,10 @@ from typing import Self
 
 from asynctune.experiment.reader import FILE_NAME
 from asynctune.storage import filesystem as _files
-from asynctune.storage.filesystem import AnyPath, Files
+from asynctune.storage.filesystem import AnyPath, FileSystem
 
 
-class KillAtByte(Files):
+class KillAtByte(FileSystem):
     """Kills this process in the middle of the write that brings the journal to a size.
 
     Args:

@@ -148,8 +148,13 @@ class Driver:
 
     def __init__(self, case: Case, folder: str) -> None:
         self.case = case
-        self._told = Told(folder)
-        arguments = [case.state, str(int(case.thread)), str(int(case.forked)), self._told.path]
+        self._on_message = Told(folder)
+        arguments = [
+            case.state,
+            str(int(case.thread)),
+            str(int(case.forked)),
+            self._on_message.path,
+        ]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "asynctune.testing.orphans", *arguments],
             env=os.environ | {"ASYNCTUNE_RESULTS_DIR": folder},
@@ -160,7 +165,7 @@ class Driver:
         """Kill it when all its processes are there, and count what is left."""
         case = self.case
         each = 3 if case.state == "children" else 1
-        told = self._told.read(_WORKERS * each + case.forked)
+        told = self._on_message.read(_WORKERS * each + case.forked)
         own = {pid for role, pid in told if role == "own"}
         tree = _family(self._process.pid) - own
         faults = [f"{role} {pid} is none of its processes" for role, pid in told
@@ -184,7 +189,7 @@ class Driver:
         """Leave nothing behind."""
         self._process.kill()
         self._process.wait()
-        self._told.close()
+        self._on_message.close()
 
 
 def kill_drivers(cases: Sequence[Case]) -> list[Outcome]:

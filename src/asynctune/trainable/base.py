@@ -24,8 +24,8 @@ from asynctune.result import Row
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.checkpoints.manifest import Manifest
 from asynctune.trainable.context import (
-    Calls,
-    SyncCalls,
+    HookCaller,
+    SyncHookCaller,
     copy_config,
     host,
     new_standalone_dir,
@@ -76,7 +76,7 @@ class Trainable:
         logger_creator: Callable[[dict[str, Any]], Logger] | None = None,
     ) -> None:
         self._host = host.get()
-        self._calls: Calls = self._host.calls if self._host else SyncCalls()
+        self._calls: HookCaller = self._host.calls if self._host else SyncHookCaller()
         self.config: dict[str, Any] = config if config is not None else {}
         self._result_logger = self._create_logger(logger_creator)
         self._counters = Counters()
@@ -280,11 +280,13 @@ class Trainable:
 
     async def _commit(self, parent: str) -> tuple[Path, str]:
         name = f"checkpoint_{self.iteration}"
-        target = await self._calls.blocking(_checkpoint.make_aside, parent, name)
+        target = await self._calls.blocking(_checkpoint.make_staging_dir, parent, name)
         hook = f"{type(self).__qualname__}.{self._spelling('_save')}()"
         try:
             saved = await self._hook("_save", str(target))
-            relative, is_dict = await self._calls.blocking(_checkpoint.place, saved, target, hook)
+            relative, is_dict = await self._calls.blocking(
+                _checkpoint.write_saved, saved, target, hook
+            )
             root = await self._calls.blocking(
                 lambda: _checkpoint.commit(
                     target,
@@ -298,7 +300,7 @@ class Trainable:
             await self._calls.blocking(_checkpoint.raise_if_storage_failed, exc, target)
             raise
         finally:
-            await self._calls.blocking(_checkpoint.remove_aside, target)
+            await self._calls.blocking(_checkpoint.remove_staging_dir, target)
         return root, relative
 
     async def _run_restore(self, checkpoint_path: str) -> None:
@@ -310,25 +312,27 @@ class Trainable:
     async def _run_save_to_object(self) -> bytes:
         from asynctune.storage.checkpoints import archive as _packing
 
-        aside = await self._calls.blocking(_checkpoint.make_aside, self._logdir, "save_to_object")
+        aside = await self._calls.blocking(
+            _checkpoint.make_staging_dir, self._logdir, "save_to_object"
+        )
         try:
             root, _ = await self._commit(str(aside))
             return await self._calls.blocking(_packing.pack, root)
         finally:
-            await self._calls.blocking(_checkpoint.remove_aside, aside)
+            await self._calls.blocking(_checkpoint.remove_staging_dir, aside)
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
         from asynctune.storage.checkpoints import archive as _packing
 
         aside = await self._calls.blocking(
-            _checkpoint.make_aside, self._logdir, "restore_from_object"
+            _checkpoint.make_staging_dir, self._logdir, "restore_from_object"
         )
         try:
             path = await self._calls.blocking(_packing.unpack, obj, aside)
             # From nowhere else, wherever a subclass keeps its checkpoints.
             await Trainable._run_restore(self, str(path))
         finally:
-            await self._calls.blocking(_checkpoint.remove_aside, aside)
+            await self._calls.blocking(_checkpoint.remove_staging_dir, aside)
 
     async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
         await self._calls.blocking(_checkpoint.delete, checkpoint_path)
@@ -341,9 +345,9 @@ class Trainable:
         return dict(exported or {})
 
     async def _run_reset_config(self, new_config: dict[str, Any]) -> bool:
-        if took_it := bool(await self._calls.hook(self.reset_config, new_config)):
+        if accepted := bool(await self._calls.hook(self.reset_config, new_config)):
             self.config = new_config
-        return took_it
+        return accepted
 
     async def _run_get_config(self) -> dict[str, Any]:
         return self.get_config()

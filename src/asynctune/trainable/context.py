@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 _CANCEL_S = 0.5
 
 
-class Calls(Protocol):
-    """How a trainable's coroutines call out: see :class:`SyncCalls` for the stand-alone way."""
+class HookCaller(Protocol):
+    """How a trainable's coroutines call out: see :class:`SyncHookCaller` for the stand-alone way."""
 
     async def hook(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a hook of the user's and await it if it is asynchronous."""
@@ -42,7 +42,7 @@ class Calls(Protocol):
         ...
 
 
-class SyncCalls:
+class SyncHookCaller:
     """Call directly; run what is asynchronous on an event loop that is kept between calls."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ def step(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class TrainableContext:
     """Where a trainable lives, told to it by an executor while it is built.
 
     Args:
@@ -147,7 +147,7 @@ class Host:
     """
 
     logdir: str
-    calls: Calls
+    calls: HookCaller
     trial_id: str | None = None
     trial_name: str | None = None
     experiment_tag: str | None = None
@@ -157,7 +157,7 @@ class Host:
     remote: RemoteDir | None = None
 
 
-host: ContextVar[Host | None] = ContextVar("asynctune_host", default=None)
+host: ContextVar[TrainableContext | None] = ContextVar("asynctune_host", default=None)
 """The host of the trainable that is being built; set by executors, around the constructor only."""
 
 

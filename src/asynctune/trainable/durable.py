@@ -118,7 +118,7 @@ class DurableTrainable(Trainable):
         return await self._calls.blocking(_checkpoint.as_path, root, relative)
 
     async def _run_restore(self, checkpoint_path: str) -> None:
-        path = await self._calls.blocking(self._bring, checkpoint_path)
+        path = await self._calls.blocking(self._download, checkpoint_path)
         await super()._run_restore(path)
 
     async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
@@ -144,7 +144,7 @@ class DurableTrainable(Trainable):
             raise
         return root
 
-    def _bring(self, checkpoint_path: str) -> str:
+    def _download(self, checkpoint_path: str) -> str:
         """See that a checkpoint is here and whole; return the path to restore from."""
         try:
             _checkpoint.locate(checkpoint_path)

@@ -18,12 +18,12 @@ from asynctune.trainable.base import Trainable
 from asynctune.trainable.session import Checkpoint, Session
 from asynctune.trainable.signature import Form, Function, ReporterBy, Signature, inspect_function
 from asynctune.trainable.steppers import (
-    AsyncGeneratorFeed,
-    Ended,
-    Feeding,
-    GeneratorFeed,
-    TaskFeed,
-    ThreadFeed,
+    AsyncGeneratorStepper,
+    FunctionCall,
+    FunctionEnd,
+    GeneratorStepper,
+    TaskStepper,
+    ThreadStepper,
 )
 
 CHECKPOINT = "checkpoint"
@@ -54,9 +54,9 @@ class FunctionTrainable(Trainable):
         self._checkpoint: Checkpoint | None = None
         self._offered: Checkpoint | None = None
         self._last: Row = {}
-        self._ended: Ended | None = None
+        self._ended: FunctionEnd | None = None
         self._told_to_stop = False
-        self._feed: ThreadFeed | GeneratorFeed | None = None
+        self._feed: ThreadStepper | GeneratorStepper | None = None
 
     @property
     def offers_checkpoint(self) -> bool:
@@ -67,14 +67,14 @@ class FunctionTrainable(Trainable):
         if self._ended is not None:
             return self._after_the_end(self._ended)
         if self._feed is None:
-            feed = GeneratorFeed if self._signature.form is Form.GENERATOR else ThreadFeed
+            feed = GeneratorStepper if self._signature.form is Form.GENERATOR else ThreadStepper
             self._feed = feed(self._feeding())
         return self._taken(self._feed.next())
 
     def _taken(self, item: Any) -> Row:
         """Turn what a feed gave into what ``_train`` returns."""
         self._offered = None
-        if not isinstance(item, Ended):
+        if not isinstance(item, FunctionEnd):
             return self._reported(item)
         self._ended = item
         if item.error is not None:
@@ -96,7 +96,7 @@ class FunctionTrainable(Trainable):
             )
         return self._duplicate()
 
-    def _after_the_end(self, ended: Ended) -> Row:
+    def _after_the_end(self, ended: FunctionEnd) -> Row:
         if ended.error is not None and not self._told_to_stop:
             raise TuneError(
                 f"{self._signature.name} has ended with {ended.error!r}"
@@ -178,7 +178,7 @@ class FunctionTrainable(Trainable):
         self._ended = self._feed.stop(self._grace_s)
         return self._note(self._ended)
 
-    def _note(self, ended: Ended | None) -> str | None:
+    def _note(self, ended: FunctionEnd | None) -> str | None:
         """Say what is worth noting about the end of a function that was told to stop."""
         name = self._signature.name
         if ended is None:
@@ -202,8 +202,8 @@ class FunctionTrainable(Trainable):
     def _grace_s(self) -> float:
         return self._host.grace_s if self._host else 10.0
 
-    def _feeding(self) -> Feeding:
-        return Feeding(
+    def _feeding(self) -> FunctionCall:
+        return FunctionCall(
             self._call,
             self._checkpoint,
             self.trial_id,
@@ -218,14 +218,14 @@ class AsyncFunctionTrainable(FunctionTrainable):
 
     def _setup(self, config: dict[str, Any]) -> None:
         super()._setup(config)
-        self._async_feed: TaskFeed | AsyncGeneratorFeed | None = None
+        self._async_feed: TaskStepper | AsyncGeneratorStepper | None = None
 
     async def _train(self) -> Any:
         if self._ended is not None:
             return self._after_the_end(self._ended)
         if self._async_feed is None:
             plain = self._signature.form is Form.ASYNC
-            self._async_feed = (TaskFeed if plain else AsyncGeneratorFeed)(self._feeding())
+            self._async_feed = (TaskStepper if plain else AsyncGeneratorStepper)(self._feeding())
         return self._taken(await self._async_feed.next())
 
     async def _restore(self, checkpoint: Any) -> Any:
@@ -236,7 +236,7 @@ class AsyncFunctionTrainable(FunctionTrainable):
 
     async def abandon(self) -> None:
         """Cancel what is left of the function, when its host has no time to stop it."""
-        if isinstance(self._async_feed, TaskFeed):
+        if isinstance(self._async_feed, TaskStepper):
             await self._async_feed.cancel()
 
     async def _stop(self) -> Any:

@@ -1,7 +1,6 @@
-"""The four ways in which results are had of a function: one class a form.
+"""Steppers: how a function is run from one report to the next, one class for each form of function.
 
-Each feed gives what the function reports, item by item, then one :class:`Ended`; and ends it when told
-to stop.
+A stepper returns what the function reports, item by item, then one :class:`FunctionEnd`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _CANCEL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Feeding:
+class FunctionCall:
     """What a feed needs to know of its trainable.
 
     Args:
@@ -59,17 +58,17 @@ class Feeding:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FunctionEnd:
     """The end of a function: the exception that it raised, or the value that it returned."""
 
     error: BaseException | None = None
     value: Any = None
 
 
-class ThreadFeed:
+class ThreadStepper:
     """A plain function in a thread of its own."""
 
-    def __init__(self, feeding: Feeding) -> None:
+    def __init__(self, feeding: FunctionCall) -> None:
         self._results: queue.Queue[Any] = queue.Queue(1)
         self._permits = threading.Semaphore(0)
         self._reporter = feeding.reporter(self._results, self._permits)
@@ -91,7 +90,7 @@ class ThreadFeed:
             ).start()
         return self._results.get()
 
-    def stop(self, grace_s: float) -> Ended | None:
+    def stop(self, grace_s: float) -> FunctionEnd | None:
         self._reporter.stop()
         deadline = time.monotonic() + grace_s
         while True:  # a thread of the user's that was already reporting comes before the end
@@ -99,21 +98,21 @@ class ThreadFeed:
                 item = self._results.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 return None
-            if isinstance(item, Ended):
+            if isinstance(item, FunctionEnd):
                 return item
 
     def _run(self) -> None:
         try:
-            ended = Ended(value=self._feeding.call(self._reporter))
+            ended = FunctionEnd(value=self._feeding.call(self._reporter))
         except BaseException as exc:  # also the user's SystemExit: it is delivered, not lost
-            ended = Ended(error=exc)
+            ended = FunctionEnd(error=exc)
         self._results.put(ended)
 
 
-class GeneratorFeed:
+class GeneratorStepper:
     """A generator, driven from the thread that calls ``train()``."""
 
-    def __init__(self, feeding: Feeding) -> None:
+    def __init__(self, feeding: FunctionCall) -> None:
         no_reports = feeding.no_reports()
         self._context = contextvars.copy_context()
         self._context.run(session.set, no_reports)
@@ -123,32 +122,32 @@ class GeneratorFeed:
         try:
             return self._context.run(next, self._generator)
         except StopIteration as stop:
-            return Ended(value=stop.value)
+            return FunctionEnd(value=stop.value)
         except BaseException as exc:
-            return Ended(error=exc)
+            return FunctionEnd(error=exc)
 
-    def stop(self, grace_s: float) -> Ended:
+    def stop(self, grace_s: float) -> FunctionEnd:
         try:
             self._context.run(self._generator.close)
         except BaseException as exc:
-            return Ended(error=exc)
-        return Ended()
+            return FunctionEnd(error=exc)
+        return FunctionEnd()
 
 
-class TaskFeed:
+class TaskStepper:
     """A coroutine function in a task of its own.
 
     The task lives from the first ``train()`` to the end of the function or ``stop()``, over several
     calls of the trainable, so this object owns it and no task group can.
     """
 
-    def __init__(self, feeding: Feeding) -> None:
+    def __init__(self, feeding: FunctionCall) -> None:
         self._results: asyncio.Queue[Any] = asyncio.Queue(1)
         self._permits = asyncio.Semaphore(0)
         self._reporter = feeding.reporter(self._results, self._permits)
         self._feeding = feeding
         self._task: asyncio.Task[None] | None = None
-        self._outcome: Ended | None = None
+        self._outcome: FunctionEnd | None = None
 
     async def next(self) -> Any:
         if self._task is None:
@@ -161,7 +160,7 @@ class TaskFeed:
             self._permits.release()
         return await self._results.get()
 
-    async def stop(self, grace_s: float) -> Ended | None:
+    async def stop(self, grace_s: float) -> FunctionEnd | None:
         assert self._task is not None
         self._reporter.stop()
         done, _ = await asyncio.wait([self._task], timeout=grace_s)
@@ -180,36 +179,36 @@ class TaskFeed:
         try:
             value = await self._feeding.call(self._reporter)
             self._reporter.refuse_unawaited(at_end=True)
-            self._end(Ended(value=value))
+            self._end(FunctionEnd(value=value))
         except asyncio.CancelledError as exc:
-            self._end(Ended(error=exc))
+            self._end(FunctionEnd(error=exc))
             raise
         except BaseException as exc:
-            self._end(Ended(error=exc))
+            self._end(FunctionEnd(error=exc))
 
-    def _end(self, outcome: Ended) -> None:
+    def _end(self, outcome: FunctionEnd) -> None:
         self._outcome = outcome
         if not self._results.full():
             self._results.put_nowait(outcome)
 
 
-class AsyncGeneratorFeed:
+class AsyncGeneratorStepper:
     """An async generator, driven from the task that calls ``train()``."""
 
-    def __init__(self, feeding: Feeding) -> None:
+    def __init__(self, feeding: FunctionCall) -> None:
         self._session = feeding.no_reports()
         self._generator: AsyncGenerator[Any, None] = feeding.call(self._session)
 
     async def next(self) -> Any:
         return await self._within(anext(self._generator))
 
-    async def stop(self, grace_s: float) -> Ended | None:
+    async def stop(self, grace_s: float) -> FunctionEnd | None:
         try:
             async with asyncio.timeout(grace_s):
                 ended = await self._within(self._generator.aclose())
         except TimeoutError:
             return None
-        return ended or Ended()
+        return ended or FunctionEnd()
 
     async def _within(self, awaitable: Awaitable[Any]) -> Any:
         """Await a step of the generator in the session of its trial."""
@@ -217,11 +216,11 @@ class AsyncGeneratorFeed:
         try:
             return await awaitable
         except StopAsyncIteration:
-            return Ended()
+            return FunctionEnd()
         except BaseException as exc:
             task = asyncio.current_task()
             if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            return Ended(error=exc)
+            return FunctionEnd(error=exc)
         finally:
             session.reset(token)

@@ -10,16 +10,16 @@ from pathlib import Path
 from asynctune.errors import CheckpointCorrupt, StorageError, StorageFull, StorageTimeout, TuneError
 from asynctune.experiment import layout as _directory
 from asynctune.experiment.lock import ExperimentLock
-from asynctune.experiment.reader import FILE_NAME, StoredJournal
-from asynctune.experiment.remote.replica import Mirror
-from asynctune.experiment.state import stored_state
+from asynctune.experiment.reader import FILE_NAME, JournalReader
+from asynctune.experiment.remote.replica import Replica
+from asynctune.experiment.state import state_from_disk
 from asynctune.experiment.trial import Trial
 from asynctune.storage import Storage
 from asynctune.storage.base import Entry, plain_key
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.checkpoints.commits import Commits
 from asynctune.storage.checkpoints.manifest import ASIDE
-from asynctune.storage.filesystem import Files
+from asynctune.storage.filesystem import FileSystem
 
 _LARGEST_LOG = 1 << 30
 _LOOKS = 4
@@ -45,19 +45,19 @@ def fetch_experiment(place: Storage, directory: str, say: Callable[[str], object
         ExperimentLocked: A driver works on it in this directory.
         UnsafePath: A name there leads elsewhere.
     """
-    mirror = Mirror(place, directory)
-    if not mirror.segments.exists():
+    replica = Replica(place, directory)
+    if not replica.segments.exists():
         raise TuneError(f"{place.url} is no experiment: it has no journal")
-    _directory.make(directory, Files())
-    lock = ExperimentLock(directory, Files(), FILE_NAME)
+    _directory.make(directory, FileSystem())
+    lock = ExperimentLock(directory, FileSystem(), FILE_NAME)
     lock.acquire()
     try:
         journal = Path(directory, FILE_NAME)
-        mirror.segments.pull(journal)
-        stored = StoredJournal(journal)
-        state = stored_state(directory, stored.read_rows)
+        replica.segments.pull(journal)
+        stored = JournalReader(journal)
+        state = state_from_disk(directory, stored.read_rows)
         stored.replay(state.apply)
-        is_ahead = journal.stat().st_size > mirror.segments.end
+        is_ahead = journal.stat().st_size > replica.segments.end
         damaged = 0
         for trial in state.trials.values():
             own = place.below(trial.trial_id)
@@ -73,7 +73,7 @@ def _remove_asides(logdir: str) -> None:
     """Remove what a fetch or a driver that was killed had begun to write; nobody else has the lock."""
     for name in os.listdir(logdir):
         if name.startswith(ASIDE):
-            Files().remove_tree(os.path.join(logdir, name))
+            FileSystem().remove_tree(os.path.join(logdir, name))
 
 
 def _fetch_logs(place: Storage, trial: Trial, say: Callable[[str], object], is_ahead: bool) -> int:
@@ -106,7 +106,7 @@ def _bring_log(place: Storage, entry: Entry, logdir: str) -> str:
     for _ in range(_LOOKS):
         if size is None:
             return ""  # it was removed there meanwhile
-        aside = _checkpoint.make_aside(logdir, "log")
+        aside = _checkpoint.make_staging_dir(logdir, "log")
         try:
             place.download(name, aside / "file", size)
             os.replace(aside / "file", Path(logdir, name))
@@ -121,7 +121,7 @@ def _bring_log(place: Storage, entry: Entry, logdir: str) -> str:
         else:
             return ""
         finally:
-            _checkpoint.remove_aside(aside)
+            _checkpoint.remove_staging_dir(aside)
     return why
 
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from asynctune.errors import ExperimentCorrupt, ExperimentLocked, StorageError
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import HEAD, PULLED, StoredJournal, decode, record_end
+from asynctune.experiment.reader import HEAD, PULLED, JournalReader, decode, record_end
 from asynctune.storage import Storage
-from asynctune.storage._numbered import Numbered
+from asynctune.storage._numbered import NumberedObjects
 from asynctune.storage.filesystem import current, storage_error
 
 FORMAT = 1
@@ -103,7 +103,7 @@ class Segment:
         return ""
 
 
-class Segments:
+class RemoteJournal:
     """The journal of one experiment in a storage, for one driver. Everything blocks.
 
     Args:
@@ -112,7 +112,7 @@ class Segments:
 
     def __init__(self, storage: Storage) -> None:
         self._url = storage.url
-        self._numbered = Numbered(storage, "journal", "the segments of its journal")
+        self._numbered = NumberedObjects(storage, "journal", "the segments of its journal")
         self._driver = secrets.token_hex(8)
         self._epoch = 0
         self._next = 0
@@ -249,7 +249,7 @@ class Segments:
         self._digest, self.end = digest, end
         self._next += 1
 
-    def taken_over(self) -> ExperimentLocked | None:
+    def takeover_error(self) -> ExperimentLocked | None:
         """Return what is to be raised if another driver has taken the experiment over.
 
         May be called while another thread appends.
@@ -341,7 +341,7 @@ def _digest(path: Path, size: int) -> Any:
 
 
 def _good_end(journal: Path) -> int:
-    stored = StoredJournal(journal)
+    stored = JournalReader(journal)
     for _ in stored.events():
         pass
     return stored.end

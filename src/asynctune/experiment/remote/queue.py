@@ -36,7 +36,7 @@ class UploadStats:
 
 
 @dataclass(slots=True)
-class Lane:
+class TrialQueue:
     """What is to be done for one trial, one thing after the other."""
 
     newest: str | None = None
@@ -95,7 +95,7 @@ def is_down(error: Exception) -> bool:
     return isinstance(error, StorageTimeout | StorageDenied | StorageFull)
 
 
-def incomplete(stats: UploadStats, directory: str, cause: Exception | None) -> StorageError:
+def incomplete_error(stats: UploadStats, directory: str, cause: Exception | None) -> StorageError:
     """Return the error for uploads that did not come to their end.
 
     Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 import anyio
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
-from asynctune.experiment.remote.journal import Segments, read_new
+from asynctune.experiment.remote.journal import RemoteJournal, read_new
 from asynctune.storage import Storage
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.checkpoints.commits import Commits, RemoteDir
@@ -33,7 +33,7 @@ _AT_ONCE = 8
 _CHECKPOINT = "checkpoint_"
 
 
-class Stored(Enum):
+class UploadOutcome(Enum):
     """What became of a checkpoint that was to be stored."""
 
     COMMITTED = "committed"
@@ -41,7 +41,7 @@ class Stored(Enum):
     GONE = "deleted meanwhile"
 
 
-class Mirror:
+class Replica:
     """Brings an experiment to a storage and back.
 
     Args:
@@ -51,7 +51,7 @@ class Mirror:
 
     def __init__(self, storage: Storage, directory: str) -> None:
         self.storage = storage
-        self.segments = Segments(storage)
+        self.segments = RemoteJournal(storage)
         self.epoch = 0
         self._directory = directory
         self._commits: dict[str, tuple[int, Commits]] = {}
@@ -59,7 +59,7 @@ class Mirror:
         self._lock = threading.Lock()
         self._bringing: dict[str, threading.Lock] = {}
         self.is_closed = False
-        self.bringing = anyio.CapacityLimiter(_AT_ONCE)
+        self.download_limiter = anyio.CapacityLimiter(_AT_ONCE)
         """For those who bring from threads: a place that does not answer holds up nothing else."""
 
     @property
@@ -95,7 +95,7 @@ class Mirror:
 
     # -- checkpoints ------------------------------------------------------------------------------
 
-    def store(self, path: str, attempt: int = 0, *, look_first: bool = False) -> Stored:
+    def store(self, path: str, attempt: int = 0, *, look_first: bool = False) -> UploadOutcome:
         """Commit a local checkpoint.
 
         Its files are linked first: the trial may delete it while it is on its way.
@@ -112,19 +112,19 @@ class Mirror:
         trial_id, name = self._parts(path)
         root = Path(self._directory, trial_id, name)
         commits = self._commits_of(trial_id, attempt)
-        if look_first and self.is_there(path):
-            return Stored.THERE
+        if look_first and self.has_remote(path):
+            return UploadOutcome.THERE
         linked = Path(self._directory, LINKS, trial_id, name)
         try:
             _link_tree(root, linked)
             commits.commit(linked)
         except FileNotFoundError:
-            return Stored.THERE if commits.find(name) is not None else Stored.GONE
+            return UploadOutcome.THERE if commits.find(name) is not None else UploadOutcome.GONE
         finally:
             shutil.rmtree(linked, ignore_errors=True)
             with contextlib.suppress(OSError):  # another one of the trial is on its way
                 linked.parent.rmdir()
-        return Stored.COMMITTED
+        return UploadOutcome.COMMITTED
 
     def delete(self, path: str, attempt: int = 0, here: bool = True) -> None:
         """Remove a checkpoint there, and here if nobody else does."""
@@ -133,7 +133,7 @@ class Mirror:
         if here:
             _checkpoint.delete(path)
 
-    def is_here(self, path: str) -> bool:
+    def has_local(self, path: str) -> bool:
         """Tell whether the checkpoint of a path has a local copy."""
         try:
             _checkpoint.find_root(path)
@@ -143,9 +143,9 @@ class Mirror:
 
     def has(self, path: str) -> bool:
         """Tell whether a checkpoint is here, or can be brought."""
-        return self.is_here(path) or self.is_there(path)
+        return self.has_local(path) or self.has_remote(path)
 
-    def is_there(self, path: str) -> bool:
+    def has_remote(self, path: str) -> bool:
         """Tell whether a checkpoint is committed there."""
         trial_id, name = self._parts(path)
         try:
@@ -153,7 +153,7 @@ class Mirror:
         except CheckpointCorrupt:
             return False
 
-    def bring(self, path: str) -> None:
+    def download(self, path: str) -> None:
         """See that a checkpoint is here.
 
         Args:
@@ -168,7 +168,7 @@ class Mirror:
         with self._lock:
             once = self._bringing.setdefault(trial_id, threading.Lock())
         with once:  # several trials may begin from it
-            if self.is_here(path):
+            if self.has_local(path):
                 return
             commit = self._commits_of(trial_id).find(name)
             if commit is None:

@@ -9,7 +9,7 @@ from asynctune.experiment.remote.queue import checkpoint_of
 from asynctune.experiment.trial import Trial
 
 
-class Removals:
+class RemoteRetention:
     """What has been dropped, and what has to be there first.
 
     Whoever goes on from the storage knows of an experiment what its journal says there. So a checkpoint is

@@ -12,13 +12,19 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import ExperimentLocked, Fenced, StorageError, TuneError
 from asynctune.experiment import events as ev
 from asynctune.experiment.journal import Follower, Journal
-from asynctune.experiment.remote.queue import Lane, UploadStats, checkpoint_of, incomplete, is_down
-from asynctune.experiment.remote.replica import Mirror, Stored
-from asynctune.experiment.remote.retention import Removals
+from asynctune.experiment.remote.queue import (
+    TrialQueue,
+    UploadStats,
+    checkpoint_of,
+    incomplete_error,
+    is_down,
+)
+from asynctune.experiment.remote.replica import Replica, UploadOutcome
+from asynctune.experiment.remote.retention import RemoteRetention
 from asynctune.experiment.state import ExperimentState
 
 _T = TypeVar("_T")
@@ -29,7 +35,7 @@ _RESULTS_EVERY = 24
 _JOURNAL = "journal"
 
 
-class Uploads:
+class Uploader:
     """Uploads what a run writes: its journal at short intervals, checkpoints and results as they come.
 
     Of a trial, at most one checkpoint is on its way and one waits; a newer one takes the place of the one
@@ -37,7 +43,7 @@ class Uploads:
     the next interval; what fails after the end of the run is not there, and the run says so.
 
     Args:
-        mirror: The place.
+        replica: The place.
         journal: The journal of the run.
         state: Its state.
         directory: The directory of the experiment.
@@ -45,12 +51,12 @@ class Uploads:
         keeps_few: Whether only some checkpoints of a trial are kept.
         itself: Whether the trainable uploads its checkpoints itself.
         say: Told what people should know.
-        is_unsure: Whether logs of earlier drivers may not be there.
+        logs_may_lag: Whether logs of earlier drivers may not be there.
     """
 
     def __init__(
         self,
-        mirror: Mirror,
+        replica: Replica,
         journal: Journal,
         state: ExperimentState[Any],
         *,
@@ -59,9 +65,9 @@ class Uploads:
         keeps_few: bool,
         itself: bool,
         say: Callable[[str], Awaitable[None]],
-        is_unsure: bool = False,
+        logs_may_lag: bool = False,
     ) -> None:
-        self._mirror = mirror
+        self._replica = replica
         self._journal = journal
         self._state = state
         self._directory = directory
@@ -69,9 +75,9 @@ class Uploads:
         self._itself = itself
         self._keeps_few = keeps_few
         self._say = say
-        self._is_unsure = is_unsure
-        self._lanes: dict[str, Lane] = {}
-        self.removals = Removals()
+        self._logs_may_lag = logs_may_lag
+        self._queues: dict[str, TrialQueue] = {}
+        self.retention = RemoteRetention()
         self._failed: dict[str, Exception] = {}
         self._committed = self._skipped = 0
         self._watched = self._sent_last = self._is_down = self._has_failed = False
@@ -86,11 +92,11 @@ class Uploads:
         """How far they have come."""
         error = next(iter(self._failed.values()), None)
         return UploadStats(
-            url=self._mirror.url,
+            url=self._replica.url,
             committed=self._committed,
             skipped=self._skipped,
-            waiting=sum(lane.waiting for lane in self._lanes.values()),
-            journal_bytes=self._mirror.segments.end,
+            waiting=sum(queue.waiting for queue in self._queues.values()),
+            journal_bytes=self._replica.segments.end,
             error=str(error) if error is not None else None,
         )
 
@@ -109,7 +115,7 @@ class Uploads:
         """
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._tell_end, self._watch, self._journal.follow_on())
+                tasks.start_soon(self._tell_end, self._watch, self._journal.follow_new())
                 tasks.start_soon(self._tell_end, self._send_journal)
                 for _ in range(_AT_ONCE):
                     tasks.start_soon(self._tell_end, self._work)
@@ -126,7 +132,7 @@ class Uploads:
                     finally:
                         tasks.cancel_scope.cancel()
         finally:
-            self._mirror.close()
+            self._replica.close()
             self._send.close()
             self._receive.close()
         if not self._is_complete:
@@ -151,31 +157,37 @@ class Uploads:
             self._closing.set()
             if (waiting := self.stats.waiting) > 0:
                 await self._say(f"waiting for {waiting} checkpoints to be uploaded")
-            for trial_id, lane in self._lanes.items():
-                lane.results = True
+            for trial_id, queue in self._queues.items():
+                queue.results = True
                 self._queue(trial_id)
-            for lane in list(self._lanes.values()):  # each once: there may be many thousands
-                while not (lane.is_idle or self._gave_up):
+            for queue in list(self._queues.values()):  # each once: there may be many thousands
+                while not (queue.is_idle or self._gave_up):
                     await self._changed.wait()
-            self.removals.close()
+            self.retention.close()
             while not (self._is_complete or self._gave_up):
                 await self._changed.wait()
             await self._say(f"uploads: {self.stats}")
         if self._has_failed and not self._is_complete:  # otherwise it is raised
-            await warn("%s", self._incomplete())
+            await log_warning("%s", self._incomplete())
 
     @property
     def _is_complete(self) -> bool:
-        behind = self._mirror.segments.end < self._journal.shown_end or self.removals
-        return not (behind or self._failed) and all(lane.is_idle for lane in self._lanes.values())
+        behind = self._replica.segments.end < self._journal.shown_end or self.retention
+        return not (behind or self._failed) and all(
+            queue.is_idle for queue in self._queues.values()
+        )
 
     @property
     def _gave_up(self) -> bool:
-        lanes = self._lanes.values()
-        return bool(self._failed) and self._sent_last and not any(x.busy or x.queued for x in lanes)
+        queues = self._queues.values()
+        return (
+            bool(self._failed) and self._sent_last and not any(x.busy or x.queued for x in queues)
+        )
 
     def _incomplete(self) -> StorageError:
-        return incomplete(self.stats, self._directory, next(iter(self._failed.values()), None))
+        return incomplete_error(
+            self.stats, self._directory, next(iter(self._failed.values()), None)
+        )
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -183,26 +195,28 @@ class Uploads:
         async for event in events:
             match event:
                 case ev.Checkpointed():
-                    self.removals.saved(event.trial_id, event.path)
-                    self._lane(event.trial_id).keep(self._path(checkpoint_of(event.path)))
+                    self.retention.saved(event.trial_id, event.path)
+                    self._queue_of(event.trial_id).keep(self._path(checkpoint_of(event.path)))
                     if self._itself:
-                        self._has_come(event.trial_id, self._path(event.path), Stored.COMMITTED)
+                        self._has_come(
+                            event.trial_id, self._path(event.path), UploadOutcome.COMMITTED
+                        )
                     else:
                         self._offer(event.trial_id, event.path)
                 case ev.Exploited():
-                    self.removals.began_from(event.trial_id, event.checkpoint)
+                    self.retention.began_from(event.trial_id, event.checkpoint)
                     if not self._itself:
                         self._want(self._path(event.checkpoint))
                 case ev.CheckpointDropped():
-                    self._lane(event.trial_id).skipped.pop(self._path(event.path), None)
-                    self.removals.dropped(event.trial_id, event.path, self._journal.shown_end)
+                    self._queue_of(event.trial_id).skipped.pop(self._path(event.path), None)
+                    self.retention.dropped(event.trial_id, event.path, self._journal.shown_end)
                 case ev.TrialEnded() | ev.TrialPaused():
                     if isinstance(event, ev.TrialEnded):
-                        self.removals.ended(event.trial_id)
+                        self.retention.ended(event.trial_id)
                     # At the next interval: logs lag a little.
-                    self._lane(event.trial_id).results = True
+                    self._queue_of(event.trial_id).results = True
                 case ev.TrialAdded() | ev.TrialStarted():
-                    self._lane(event.trial_id)
+                    self._queue_of(event.trial_id)
                 case _:
                     pass
         self._watched = True
@@ -211,45 +225,45 @@ class Uploads:
     def _catch_up(self) -> None:
         """Look after what earlier drivers may have left: the newest checkpoint of each trial, and logs."""
         for trial in self._state.trials.values():
-            self._lane(trial.trial_id).results = self._is_unsure or not trial.status.is_final
-            self.removals.take_up(trial, are_there=self._itself)
+            self._queue_of(trial.trial_id).results = self._logs_may_lag or not trial.status.is_final
+            self.retention.take_up(trial, are_there=self._itself)
             kept = trial.checkpoints if self._keeps_few else trial.checkpoints[-1:]
             for checkpoint in () if self._itself else kept:
                 self._want(checkpoint.path)
 
     def _want(self, path: str) -> None:
         owner = os.path.relpath(path, self._directory).partition(os.sep)[0]
-        self._lane(owner).wanted.append(path)
+        self._queue_of(owner).wanted.append(path)
         self._queue(owner)
 
     def _offer(self, trial_id: str, path: str) -> None:
-        lane = self._lane(trial_id)
-        if lane.newest is not None:
-            self._pass_over(lane, lane.newest)
-        lane.newest = self._path(path)
+        queue = self._queue_of(trial_id)
+        if queue.newest is not None:
+            self._pass_over(queue, queue.newest)
+        queue.newest = self._path(path)
         self._queue(trial_id)
 
-    def _pass_over(self, lane: Lane, path: str) -> None:
+    def _pass_over(self, queue: TrialQueue, path: str) -> None:
         self._skipped += 1
         if self._keeps_few:
-            lane.skipped[path] = None
+            queue.skipped[path] = None
 
-    def _has_come(self, trial_id: str, path: str, stored: Stored) -> None:
-        self._committed += stored is Stored.COMMITTED
+    def _has_come(self, trial_id: str, path: str, stored: UploadOutcome) -> None:
+        self._committed += stored is UploadOutcome.COMMITTED
         inside = os.path.relpath(path, self._directory)
-        if stored is not Stored.GONE and self.removals.stored(trial_id, inside):
+        if stored is not UploadOutcome.GONE and self.retention.stored(trial_id, inside):
             self._let_go()
 
     def _path(self, stored: str) -> str:
         return os.path.join(self._directory, stored)
 
-    def _lane(self, trial_id: str) -> Lane:
-        return self._lanes.setdefault(trial_id, Lane())
+    def _queue_of(self, trial_id: str) -> TrialQueue:
+        return self._queues.setdefault(trial_id, TrialQueue())
 
     def _queue(self, trial_id: str) -> None:
-        lane = self._lanes[trial_id]
-        if not lane.queued:
-            lane.queued = True
+        queue = self._queues[trial_id]
+        if not queue.queued:
+            queue.queued = True
             self._send.send_nowait(trial_id)
 
     def _notify(self) -> None:
@@ -260,78 +274,78 @@ class Uploads:
 
     async def _work(self) -> None:
         async for trial_id in self._receive:
-            lane = self._lanes[trial_id]
-            lane.queued = False
-            if lane.busy:  # who works on it looks again before it leaves
+            queue = self._queues[trial_id]
+            queue.queued = False
+            if queue.busy:  # who works on it looks again before it leaves
                 continue
-            lane.busy = True
+            queue.busy = True
             try:
-                await self._empty(trial_id, lane)
+                await self._empty(trial_id, queue)
             except Fenced as exc:
-                segments = self._mirror.segments
-                raise await self._in_thread(segments.taken_over) or exc from exc
+                segments = self._replica.segments
+                raise await self._in_thread(segments.takeover_error) or exc from exc
             except (TuneError, OSError) as exc:
                 await self._take_note(trial_id, exc)
             finally:
-                lane.busy = False
+                queue.busy = False
                 self._notify()
 
-    async def _empty(self, trial_id: str, lane: Lane) -> None:
+    async def _empty(self, trial_id: str, queue: TrialQueue) -> None:
         """Do what there is to do for a trial."""
         # After the end of the run nothing is tried again, nor begun when the place does not answer.
         while not (self._closing.is_set() and (self._is_down or trial_id in self._failed)):
             trial = self._state.trials[trial_id]
             attempt = trial.attempt
-            if lane.wanted:
-                path = lane.wanted[0]
+            if queue.wanted:
+                path = queue.wanted[0]
                 stored = await self._in_thread(
-                    partial(self._mirror.store, look_first=True), path, attempt
+                    partial(self._replica.store, look_first=True), path, attempt
                 )
-                del lane.wanted[0]
+                del queue.wanted[0]
                 self._has_come(trial_id, path, stored)
-            elif lane.newest is not None:
-                await self._send_newest(trial_id, lane, attempt)
-            elif lane.dropped:
-                dropped = lane.dropped[0]
-                if not lane.is_behind:
-                    await self._in_thread(self._mirror.delete, dropped, attempt, self._itself)
-                if dropped in lane.dropped:  # it may have been saved again meanwhile
-                    lane.dropped.remove(dropped)
-            elif lane.skipped and trial.status.is_final:
+            elif queue.newest is not None:
+                await self._send_newest(trial_id, queue, attempt)
+            elif queue.dropped:
+                dropped = queue.dropped[0]
+                if not queue.is_behind:
+                    await self._in_thread(self._replica.delete, dropped, attempt, self._itself)
+                if dropped in queue.dropped:  # it may have been saved again meanwhile
+                    queue.dropped.remove(dropped)
+            elif queue.skipped and trial.status.is_final:
                 kept = {checkpoint.path for checkpoint in trial.checkpoints}
-                self._skipped -= lane.want_skipped(kept)
-            elif lane.results:
-                lane.results = False
-                await self._send_results(trial_id, lane)
+                self._skipped -= queue.want_skipped(kept)
+            elif queue.results:
+                queue.results = False
+                await self._send_results(trial_id, queue)
             else:
                 self._failed.pop(trial_id, None)
                 return
 
-    async def _send_newest(self, trial_id: str, lane: Lane, attempt: int) -> None:
-        path = lane.take_newest()
+    async def _send_newest(self, trial_id: str, queue: TrialQueue, attempt: int) -> None:
+        path = queue.take_newest()
         try:
-            stored = await self._in_thread(self._mirror.store, path, attempt)
+            stored = await self._in_thread(self._replica.store, path, attempt)
         except BaseException:
-            if lane.newest is None:
-                lane.newest = path
+            if queue.newest is None:
+                queue.newest = path
             else:
-                self._pass_over(lane, path)
+                self._pass_over(queue, path)
             raise
         self._has_come(trial_id, path, stored)
         # Dropped before it was linked: one that came after it is on its way here.
-        lane.is_behind = stored is Stored.GONE
-        self._skipped += lane.is_behind
+        queue.is_behind = stored is UploadOutcome.GONE
+        self._skipped += queue.is_behind
 
-    async def _send_results(self, trial_id: str, lane: Lane) -> None:
+    async def _send_results(self, trial_id: str, queue: TrialQueue) -> None:
         trial = self._state.trials[trial_id]
         exported, final = list(trial.exported.values()), trial.status.is_final
         try:
-            await self._in_thread(self._mirror.send_files, trial_id, exported, final)
+            await self._in_thread(self._replica.send_files, trial_id, exported, final)
         except BaseException:
-            lane.results = True
+            queue.results = True
             raise
-        if final and lane.is_done:
-            self._mirror.forget(trial_id)
+        if final and queue.is_done:
+            self._replica.forget(trial_id)
 
     async def _send_journal(self) -> None:
         """Upload the journal at short intervals, and at the end; look after what is to be tried again."""
@@ -342,9 +356,9 @@ class Uploads:
                 await self._closing.wait()
             is_last = self._closing.is_set()
             try:
-                while self._mirror.segments.end < self._journal.shown_end:
+                while self._replica.segments.end < self._journal.shown_end:
                     end = self._journal.shown_end
-                    await self._in_thread(self._mirror.send_journal, self._journal.path, end)
+                    await self._in_thread(self._replica.send_journal, self._journal.path, end)
                 self._failed.pop(_JOURNAL, None)
                 self._let_go()
             except ExperimentLocked:
@@ -356,16 +370,16 @@ class Uploads:
             if is_last:
                 return
             ticks += 1
-            for trial_id, lane in self._lanes.items():
+            for trial_id, queue in self._queues.items():
                 if ticks % _RESULTS_EVERY == 0 and not self._state.trials[trial_id].status.is_final:
-                    lane.results = True
-                if not lane.is_idle:
+                    queue.results = True
+                if not queue.is_idle:
                     self._queue(trial_id)
 
     def _let_go(self) -> None:
         """Have those checkpoints removed of which the journal there says that nothing needs them."""
-        for trial_id, path in self.removals.due(self._mirror.segments.end):
-            self._lane(trial_id).dropped.append(self._path(path))
+        for trial_id, path in self.retention.due(self._replica.segments.end):
+            self._queue_of(trial_id).dropped.append(self._path(path))
             self._queue(trial_id)
 
     async def _take_note(self, what: str, error: Exception) -> None:
@@ -373,7 +387,7 @@ class Uploads:
         self._failed[what] = error
         self._is_down |= is_down(error)
         if is_first and not self._closing.is_set():
-            await warn("an upload failed and is tried again; training goes on: %s", error)
+            await log_warning("an upload failed and is tried again; training goes on: %s", error)
 
     async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         return await anyio.to_thread.run_sync(

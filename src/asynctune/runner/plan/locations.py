@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from asynctune._checks import about, shown
+from asynctune._checks import naming_argument, safe_repr
 from asynctune.errors import ConfigError, UnsafePath
 from asynctune.runner.plan.options import Options
 from asynctune.storage import Storage, open_storage
@@ -18,7 +18,7 @@ from asynctune.storage.urls import check_spelling, is_url, path_of
 from asynctune.trainable.context import results_dir
 
 
-def places_of(options: Options, name: str) -> tuple[str, Storage | None]:
+def resolve_locations(options: Options, name: str) -> tuple[str, Storage | None]:
     """Return the local folder of an experiment, and where it is kept beside that.
 
     Args:
@@ -46,17 +46,19 @@ def places_of(options: Options, name: str) -> tuple[str, Storage | None]:
         where, remote_argument = upload, "upload_dir"
     folder = results_dir()
     if given is not None:
-        with about(argument):
+        with naming_argument(argument):
             folder = _folder(argument, given)
     if options.storage_options is not None and not isinstance(options.storage_options, Mapping):
-        raise ConfigError(f"storage_options is {shown(options.storage_options)}; a dict is wanted")
+        raise ConfigError(
+            f"storage_options is {safe_repr(options.storage_options)}; a dict is wanted"
+        )
     if where is None:
         if options.storage_options:
             raise ConfigError(
                 "storage_options is given, but neither upload_dir nor a remote storage_path"
             )
         return folder, None
-    with about(remote_argument):
+    with naming_argument(remote_argument):
         remote = open_storage(where, options.storage_options).below(name)
     if remote.url == Path(folder, name).as_uri():
         raise ConfigError(
@@ -72,7 +74,7 @@ def _is_remote(where: Any) -> bool:
     return where is not None and not isinstance(where, os.PathLike)
 
 
-def name_of(name: Any, trainable_name: str) -> str:
+def experiment_name(name: Any, trainable_name: str) -> str:
     """Return the name of an experiment, a new one if none was given.
 
     Raises:
@@ -84,7 +86,7 @@ def name_of(name: Any, trainable_name: str) -> str:
         moment = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
         return f"{label}_{moment}_{secrets.token_hex(3)}"
     if not isinstance(name, str):
-        raise ConfigError(f"name is {shown(name)}; a string is wanted")
+        raise ConfigError(f"name is {safe_repr(name)}; a string is wanted")
     _check_name(name)
     return name
 
@@ -92,7 +94,7 @@ def name_of(name: Any, trainable_name: str) -> str:
 def _folder(argument: str, given: Any) -> str:
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else b""
     if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigError(f"{argument} is {shown(given)}; a path is wanted")
+        raise ConfigError(f"{argument} is {safe_repr(given)}; a path is wanted")
     os.fsencode(path)  # a name that the system cannot have raises here
     check_spelling(path)
     return path_of(path) if is_url(path) else os.path.abspath(os.path.expanduser(path))

@@ -6,10 +6,10 @@ import json
 import math
 from typing import Any
 
-from asynctune._checks import about, described
+from asynctune._checks import naming_argument, safe_str
 from asynctune.errors import ConfigError
 from asynctune.executors.base import Executor
-from asynctune.executors.serialization import Shipment
+from asynctune.executors.serialization import SerializedTrainable
 from asynctune.resources import Resources
 from asynctune.result import shown
 from asynctune.runner.plan.options import Plan
@@ -23,14 +23,14 @@ class Preflight:
 
     Args:
         plan: What to do.
-        shipment: The trainable.
+        serialized: The trainable.
         executor: Where.
     """
 
-    def __init__(self, plan: Plan, shipment: Shipment, executor: Executor) -> None:
+    def __init__(self, plan: Plan, serialized: SerializedTrainable, executor: Executor) -> None:
         self._plan = plan
-        self._cls = shipment.cls
-        self._is_durable = shipment.is_durable
+        self._cls = serialized.cls
+        self._is_durable = serialized.is_durable
         self._executor = executor
         self.usual = plan.resources or Resources()
         """What the first trial asks for, once :meth:`check` has found out."""
@@ -43,7 +43,7 @@ class Preflight:
         return int(min(most, limit, _MANY_AT_ONCE))
 
     @property
-    def cannot_pause(self) -> str:
+    def why_not_pausable(self) -> str:
         """Why trials cannot be paused, "" if they can."""
         if defines_hook(self._cls, "_save"):
             return ""
@@ -78,7 +78,7 @@ class Preflight:
         except Exception as exc:
             name = f"{self._cls.__name__}.{method}()"
             raise ConfigError(
-                f"{name} raised {described(exc)}; a class method of (cls, config) is wanted that answers"
+                f"{name} raised {safe_str(exc)}; a class method of (cls, config) is wanted that answers"
             ) from exc
 
     def check(self) -> None:
@@ -88,7 +88,7 @@ class Preflight:
             ConfigError: As the message says.
         """
         cls, options = self._cls, self._plan.options
-        with about("config"):
+        with naming_argument("config"):
             config = self._plan.space.variant(0, self._plan.seed).config
             json.dumps(shown(config))
         self.usual = self.resources_of(config)
@@ -111,8 +111,8 @@ class Preflight:
                 f"checkpoints are asked for (checkpoint_freq, checkpoint_at_end), but {cls.__name__} "
                 "defines neither _save nor save_checkpoint"
             )
-        if self._plan.scheduler.needs_checkpoints and self.cannot_pause:
+        if self._plan.scheduler.needs_checkpoints and self.why_not_pausable:
             raise ConfigError(
                 f"scheduler is a {type(self._plan.scheduler).__name__}, which pauses or clones trials, but "
-                f"{self.cannot_pause}"
+                f"{self.why_not_pausable}"
             )

@@ -7,26 +7,28 @@ import socket
 import time
 
 from asynctune._version import __version__
-from asynctune.executors.serialization import Shipment
+from asynctune.executors.serialization import SerializedTrainable
 from asynctune.experiment import events as ev
-from asynctune.experiment.history import Past
+from asynctune.experiment.history import History
 from asynctune.experiment.reader import FORMAT
 from asynctune.runner.plan.options import Plan
 
 
-def started(plan: Plan, shipment: Shipment, past: Past | None = None) -> ev.RunStarted:
+def start_record(
+    plan: Plan, serialized: SerializedTrainable, history: History | None = None
+) -> ev.RunStarted:
     """Return the record of the start of a run.
 
     Args:
         plan: The plan of the run.
-        shipment: The trainable.
-        past: The previous runs of the experiment, None if it is new.
+        serialized: The trainable.
+        history: The previous runs of the experiment, None if it is new.
     """
     options = plan.options
     return ev.RunStarted(
         format=FORMAT,
         name=plan.name,
-        trainable=shipment.name,
+        trainable=serialized.name,
         metric=options.metric,
         mode=options.mode,
         seed=plan.seed,
@@ -35,6 +37,6 @@ def started(plan: Plan, shipment: Shipment, past: Past | None = None) -> ev.RunS
         pid=os.getpid(),
         host=socket.gethostname(),
         version=__version__,
-        space=plan.space.outline(),
-        epoch=past.epoch if past is not None else 0,
+        space=plan.space.fingerprint(),
+        epoch=history.epoch if history is not None else 0,
     )

@@ -13,17 +13,17 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
-from asynctune._checks import about, shown
+from asynctune._checks import naming_argument, safe_repr
 from asynctune.callbacks.base import Callback
 from asynctune.errors import ConfigError
 from asynctune.executors.base import Executor
 from asynctune.experiment.reader import seed_of
-from asynctune.experiment.remote.journal import Segments
-from asynctune.experiment.retention import CheckpointManager
+from asynctune.experiment.remote.journal import RemoteJournal
+from asynctune.experiment.retention import Retention
 from asynctune.experiment.status import Resume
 from asynctune.loggers import DEFAULT_LOGGERS, Logger
 from asynctune.resources import Resources
-from asynctune.runner.plan.locations import name_of, places_of
+from asynctune.runner.plan.locations import experiment_name, resolve_locations
 from asynctune.runner.plan.options import Options, Plan
 from asynctune.runner.plan.retry import check_on_failure
 from asynctune.schedulers import FIFOScheduler, TrialScheduler
@@ -58,27 +58,31 @@ def make_plan(
     _check_objective(options)
     _check_kinds(options)
     _check_numbers(options)
-    with about("checkpoint_score_attr"):
-        CheckpointManager(options.keep_checkpoints_num, options.checkpoint_score_attr)
+    with naming_argument("checkpoint_score_attr"):
+        Retention(options.keep_checkpoints_num, options.checkpoint_score_attr)
         if options.checkpoint_score_attr == "min-":
             raise ConfigError("'min-' is no metric's name; one is wanted behind it")
     resources = None
     if options.resources_per_trial is not None:
-        with about("resources_per_trial"):
+        with naming_argument("resources_per_trial"):
             resources = Resources.from_mapping(options.resources_per_trial, "resources_per_trial")
     scheduler = options.scheduler if options.scheduler is not None else FIFOScheduler()
     if not isinstance(scheduler, TrialScheduler):
-        raise ConfigError(f"scheduler is {shown(scheduler)}; an instance of a scheduler is wanted")
+        raise ConfigError(
+            f"scheduler is {safe_repr(scheduler)}; an instance of a scheduler is wanted"
+        )
     searcher = options.search_alg if options.search_alg is not None else BasicVariantGenerator()
     if not isinstance(searcher, Searcher):
-        raise ConfigError(f"search_alg is {shown(searcher)}; an instance of a searcher is wanted")
-    with about("config"):
+        raise ConfigError(
+            f"search_alg is {safe_repr(searcher)}; an instance of a searcher is wanted"
+        )
+    with naming_argument("config"):
         space = Space({} if options.config is None else options.config)
-    with about("stop"):
+    with naming_argument("stop"):
         stopper = make_stopper(options.stop)
     formats = options.export_formats
-    name = name_of(options.name, trainable_name)
-    parent, remote = places_of(options, name)
+    name = experiment_name(options.name, trainable_name)
+    parent, remote = resolve_locations(options, name)
     if remote is not None and opened is not None:
         opened(remote)
     resume = _resume(options)
@@ -86,14 +90,14 @@ def make_plan(
     if seed is None and resume is not Resume.NEW:
         seed = seed_of(os.path.join(parent, name))
         if seed is None and remote is not None:
-            seed = Segments(remote).seed()
+            seed = RemoteJournal(remote).seed()
     if seed is None:
         seed = secrets.randbits(48)
     # Last of all: they are this run's from here on.
-    with about("scheduler"):
+    with naming_argument("scheduler"):
         scheduler = scheduler.bind(options.metric, options.mode)
     scheduler.begin(seed)
-    with about("search_alg"):
+    with naming_argument("search_alg"):
         searcher.bind(space, options.metric, options.mode, seed)
     return Plan(
         options=options,
@@ -122,9 +126,9 @@ def make_plan(
 def _check_objective(options: Options) -> None:
     metric, mode = options.metric, options.mode
     if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):
-        raise ConfigError(f"mode is {shown(mode)}; 'min' or 'max' is wanted")
+        raise ConfigError(f"mode is {safe_repr(mode)}; 'min' or 'max' is wanted")
     if metric is not None and not (isinstance(metric, str) and metric):
-        raise ConfigError(f"metric is {shown(metric)}; the name of a metric is wanted")
+        raise ConfigError(f"metric is {safe_repr(metric)}; the name of a metric is wanted")
     if options.metric is not None and options.mode is None:
         raise ConfigError(f"metric is {options.metric!r} but mode is not given; 'min' or 'max'?")
     if options.mode is not None and options.metric is None:
@@ -157,10 +161,10 @@ def _check_numbers(options: Options) -> None:
 def _check_kinds(options: Options) -> None:
     kind: Any = options.durability
     if not (isinstance(kind, str) and kind in ("process", "power")):
-        raise ConfigError(f"durability is {shown(kind)}; 'process' or 'power' is wanted")
+        raise ConfigError(f"durability is {safe_repr(kind)}; 'process' or 'power' is wanted")
     if options.executor is not None and not isinstance(options.executor, Executor):
         raise ConfigError(
-            f"executor is {shown(options.executor)}; an instance of an executor is wanted, such as "
+            f"executor is {safe_repr(options.executor)}; an instance of an executor is wanted, such as "
             "ProcessExecutor() or InlineExecutor()"
         )
     flags = (
@@ -168,27 +172,29 @@ def _check_kinds(options: Options) -> None:
     )  # fmt: skip
     for name in flags:
         if not isinstance(getattr(options, name), bool):
-            text = shown(getattr(options, name))
+            text = safe_repr(getattr(options, name))
             raise ConfigError(f"{name} is {text}; True or False is wanted")
     formats: Any = options.export_formats
     names = [formats] if isinstance(formats, str) else () if formats is None else formats
     if not _is_list(names) or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(f"export_formats is {shown(formats)}; a list of names is wanted")
+        raise ConfigError(f"export_formats is {safe_repr(formats)}; a list of names is wanted")
     restore: Any = options.restore
     if restore is not None:
         if not isinstance(restore, str | os.PathLike):
-            raise ConfigError(f"restore is {shown(restore)}; the path of a checkpoint is wanted")
-        with about("restore"):
+            raise ConfigError(
+                f"restore is {safe_repr(restore)}; the path of a checkpoint is wanted"
+            )
+        with naming_argument("restore"):
             find_root(restore)
     callbacks: Any = options.callbacks if options.callbacks is not None else ()
     if not _is_list(callbacks):
-        raise ConfigError(f"callbacks is {shown(callbacks)}; a list of them is wanted")
+        raise ConfigError(f"callbacks is {safe_repr(callbacks)}; a list of them is wanted")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise ConfigError(
-                f"callbacks has {shown(callback)}; instances of tune.Callback are wanted"
+                f"callbacks has {safe_repr(callback)}; instances of tune.Callback are wanted"
             )
-    with about("on_failure"):
+    with naming_argument("on_failure"):
         check_on_failure(options.on_failure)
     _check_name_creator(options.trial_name_creator)
 
@@ -198,7 +204,7 @@ def _check_name_creator(creator: Any) -> None:
         return
     if not callable(creator):
         raise ConfigError(
-            f"trial_name_creator is {shown(creator)}; a function of a trial is wanted"
+            f"trial_name_creator is {safe_repr(creator)}; a function of a trial is wanted"
         )
     try:
         inspect.signature(creator).bind(None)
@@ -216,7 +222,7 @@ def _whole(name: str, value: Any, *, at_least: int | None = None, optional: bool
     if value is None and optional:
         return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{name} is {shown(value)}; an int is wanted")
+        raise ConfigError(f"{name} is {safe_repr(value)}; an int is wanted")
     if value.bit_length() > 1024:
         raise ConfigError(f"{name} is an int of {value.bit_length()} bits; 1024 are enough")
     if at_least is not None and value < at_least:
@@ -229,7 +235,9 @@ def _resume(options: Options) -> Resume:
     }
     given = options.resume
     if not isinstance(given, bool | str | None) or given not in known:
-        raise ConfigError(f"resume is {shown(given)}; True, False, 'AUTO' or 'errored' is wanted")
+        raise ConfigError(
+            f"resume is {safe_repr(given)}; True, False, 'AUTO' or 'errored' is wanted"
+        )
     mode = known[given]
     if mode is not Resume.NEW and options.name is None:
         raise ConfigError(f"resume is {given!r} but name is not given; which experiment?")
@@ -246,7 +254,7 @@ def _seconds(name: str, value: Any, *, zero: bool = False) -> float:
         with suppress(OverflowError):
             seconds = float(value)
     if math.isnan(seconds):
-        raise ConfigError(f"{name} is {shown(value)}; seconds or a timedelta are wanted")
+        raise ConfigError(f"{name} is {safe_repr(value)}; seconds or a timedelta are wanted")
     if seconds < 0 or (seconds == 0 and not zero):
         raise ConfigError(f"{name} is {value}; it has to be {'0 or more' if zero else 'above 0'}")
     return seconds
@@ -256,10 +264,10 @@ def _loggers(given: Any) -> tuple[type[Logger], ...]:
     if given is None:
         return DEFAULT_LOGGERS
     if not _is_list(given):
-        raise ConfigError(f"loggers is {shown(given)}; a list of Logger classes is wanted")
+        raise ConfigError(f"loggers is {safe_repr(given)}; a list of Logger classes is wanted")
     for logger in given:
         if not (inspect.isclass(logger) and issubclass(logger, Logger)):
             raise ConfigError(
-                f"loggers has {shown(logger)}; classes derived from Logger are wanted"
+                f"loggers has {safe_repr(logger)}; classes derived from Logger are wanted"
             )
     return tuple(given)

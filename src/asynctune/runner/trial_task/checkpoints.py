@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import anyio
 import anyio.to_thread
 
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import (
     CheckpointCorrupt,
     ConfigError,
@@ -20,7 +20,7 @@ from asynctune.errors import (
 )
 from asynctune.executors.actor import Actor, Step
 from asynctune.experiment import events as ev
-from asynctune.experiment.remote.replica import Mirror
+from asynctune.experiment.remote.replica import Replica
 from asynctune.experiment.status import StopReason
 from asynctune.experiment.trial import CheckpointRef
 from asynctune.result import TRAINING_ITERATION
@@ -29,7 +29,7 @@ from asynctune.runner.live_trial import LiveTrial
 from asynctune.trainable.function import FunctionTrainable
 
 
-class NotRestored(Exception):
+class RestoreFailed(Exception):
     """A checkpoint of the trial could not be restored."""
 
     def __init__(self, checkpoint: CheckpointRef, error: TrialError) -> None:
@@ -57,7 +57,7 @@ def limit(trial_id: str, seconds: float, argument: str, what: str = "") -> Itera
         )
 
 
-class Checkpointing:
+class TrialCheckpoints:
     """Saves and restores one trial.
 
     Args:
@@ -74,45 +74,48 @@ class Checkpointing:
         """Restore the newest checkpoint, if there is one; return where the attempt begins from.
 
         Raises:
-            NotRestored: It is no good.
+            RestoreFailed: It is no good.
         """
         trial, checkpoint = self._trial, self._trial.checkpoint
         begin = checkpoint.path if checkpoint else self._run.plan.restore
         if begin is None:
             return None
-        if checkpoint is not None and self._run.mirror is not None:
-            await self._bring(checkpoint, self._run.mirror)
+        if checkpoint is not None and self._run.replica is not None:
+            await self._download(checkpoint, self._run.replica)
         try:
             with self._limit("_restore"):
                 await actor.restore(begin)
         except TrialError as exc:
             if checkpoint is None:
                 raise
-            raise NotRestored(checkpoint, exc) from exc
+            raise RestoreFailed(checkpoint, exc) from exc
         return trial.stored_path(begin)
 
-    async def _bring(self, checkpoint: CheckpointRef, mirror: Mirror) -> None:
+    async def _download(self, checkpoint: CheckpointRef, replica: Replica) -> None:
         """Have a checkpoint here that a driver on another machine saved."""
         trial_id = self._trial.trial_id
         try:
             with self._limit("_restore"):
                 await anyio.to_thread.run_sync(
-                    mirror.bring, checkpoint.path, abandon_on_cancel=True, limiter=mirror.bringing
+                    replica.download,
+                    checkpoint.path,
+                    abandon_on_cancel=True,
+                    limiter=replica.download_limiter,
                 )
         except (CheckpointCorrupt, FileNotFoundError, StorageError) as exc:
             error = TrialError(f"trial {trial_id} cannot go on: {exc}", trial_id=trial_id)
             if isinstance(exc, StorageError):  # it may come another time
                 raise error from exc
             error.__cause__ = exc
-            raise NotRestored(checkpoint, error) from exc
+            raise RestoreFailed(checkpoint, error) from exc
 
-    async def falls_back(self, failed: NotRestored) -> bool:
+    async def fall_back(self, failed: RestoreFailed) -> bool:
         """Go back one checkpoint after a failed restore; tell whether there is one."""
         trial, checkpoint, error = self._trial, failed.checkpoint, failed.error
         if isinstance(error, WorkerDied) and self._died_in_restore != checkpoint.path:
             # What killed the worker may have nothing to do with the checkpoint: once more, then.
             self._died_in_restore = checkpoint.path
-            await warn("%s; the same checkpoint is tried once more", error)
+            await log_warning("%s; the same checkpoint is tried once more", error)
             return True
         before = trial.checkpoints[-2] if len(trial.checkpoints) > 1 else None
         self._run.record(
@@ -126,13 +129,13 @@ class Checkpointing:
         if before is None:
             error.add_note(f"{checkpoint.path} was the last checkpoint of the trial")
             return False
-        await warn(
+        await log_warning(
             "the checkpoint %s cannot be restored (%s); trial %s goes on from the one before, %s",
             checkpoint.path, error, trial.trial_id, before.path,
         )  # fmt: skip
         return True
 
-    def began_behind(self) -> int | None:
+    def restored_sequence(self) -> int | None:
         """Return the row that the attempt begins behind, if that is not the last one that counts."""
         trial = self._trial
         sequence = trial.checkpoint.sequence if trial.checkpoint is not None else -1
@@ -173,7 +176,7 @@ class Checkpointing:
         elif trial.checkpoint is None:
             raise ConfigError(
                 f"{wanted_by} needs a checkpoint of {trial.name}, but the function "
-                f"{self._run.shipment.name} has reported none; pass one with its results: "
+                f"{self._run.serialized.name} has reported none; pass one with its results: "
                 "tune.report(..., checkpoint=...), and begin from tune.get_checkpoint()"
             )
 
@@ -189,7 +192,7 @@ class Checkpointing:
             run.record(ev.CheckpointDropped(trial.trial_id, trial.stored_path(old.path)))
         if surplus:
             await run.journal.synced()
-        if not self._is_kept_elsewhere:
+        if not self._is_kept_remotely:
             with self._limit("delete_checkpoint"):
                 for old in surplus:
                     await self._delete(actor, old)
@@ -203,12 +206,12 @@ class Checkpointing:
 
     @property
     def _is_function(self) -> bool:
-        return issubclass(self._run.shipment.cls, FunctionTrainable)
+        return issubclass(self._run.serialized.cls, FunctionTrainable)
 
     @property
-    def _is_kept_elsewhere(self) -> bool:
+    def _is_kept_remotely(self) -> bool:
         """Whether checkpoints are removed by the uploads, when the journal there says they may be."""
-        return self._run.shipment.is_durable and self._run.mirror is not None
+        return self._run.serialized.is_durable and self._run.replica is not None
 
     @contextmanager
     def _limit(self, hook: str) -> Iterator[None]:
@@ -221,4 +224,4 @@ class Checkpointing:
         except WorkerDied:
             raise
         except TrialError as exc:  # room is wasted, and nothing else: a resume tries again
-            await warn("a checkpoint that nothing needs stays: %s", exc)
+            await log_warning("a checkpoint that nothing needs stays: %s", exc)

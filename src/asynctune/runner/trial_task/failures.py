@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from asynctune import _threads as threads
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import TrialError, TuneError
 from asynctune.experiment import events as ev
 from asynctune.experiment.status import Status
@@ -38,7 +38,7 @@ class Failures:
         """Record a failure; tell how long to wait for the next attempt, None if there is none."""
         trial, options = self._trial, self._run.plan.options
         answer: Retry | None = None
-        if options.on_failure is not None and trial.order is None:
+        if options.on_failure is not None and trial.requested_stop is None:
             try:
                 answer = await self._ask(error)
             except BaseException:  # it raised, or was cancelled: the failure happened all the same
@@ -46,7 +46,9 @@ class Failures:
                 raise
         limit = options.max_failures
         failures = trial.num_failures - trial.num_forgiven
-        again = (answer is not None or limit == -1 or failures < limit) and trial.order is None
+        again = (
+            answer is not None or limit == -1 or failures < limit
+        ) and trial.requested_stop is None
         await self._record(error, again, answer)
         if not again:
             return None
@@ -68,14 +70,16 @@ class Failures:
         try:
             await anyio.to_thread.run_sync(write)
         except OSError as exc:  # the journal has it too
-            await warn("error.txt of trial %s could not be written: %s", trial.trial_id, exc)
+            await log_warning("error.txt of trial %s could not be written: %s", trial.trial_id, exc)
 
     async def _ask(self, error: TrialError) -> Retry | None:
         on_failure = self._run.plan.options.on_failure
         assert on_failure is not None
         seen = self._trial.snapshot(self._run.journal.shown_end)
         answer = await anyio.to_thread.run_sync(
-            lambda: on_failure(seen, error), abandon_on_cancel=True, limiter=threads.limiter(1)
+            lambda: on_failure(seen, error),
+            abandon_on_cancel=True,
+            limiter=threads.thread_limiter(1),
         )
         if inspect.isawaitable(answer):
             answer = await answer
@@ -116,7 +120,7 @@ class Failures:
             await self.write_down(f"{head}\n{error}\n{error.traceback or ''}")
 
 
-def summed_up(error: TrialError, trials: Sequence[Trial]) -> TrialError:
+def summarize_failures(error: TrialError, trials: Sequence[Trial]) -> TrialError:
     """Make the error that a run raises of its first failure: it knows of all the others.
 
     Args:
@@ -138,7 +142,7 @@ def summed_up(error: TrialError, trials: Sequence[Trial]) -> TrialError:
     return error
 
 
-def only(error: BaseException) -> BaseException:
+def unwrap_group(error: BaseException) -> BaseException:
     """Take the one exception out of the groups that task groups put around it."""
     while isinstance(error, BaseExceptionGroup):
         first, *others = error.exceptions

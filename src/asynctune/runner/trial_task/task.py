@@ -11,17 +11,17 @@ from enum import Enum
 import anyio
 import anyio.to_thread
 
-from asynctune._threads import warn
+from asynctune._threads import log_warning
 from asynctune.errors import MetricMissing, NotSerializable, StorageError, TrialError, TuneError
-from asynctune.executors.actor import Actor, ActorSpec, Farewell, Step
+from asynctune.executors.actor import Actor, ActorSpec, ShutdownResult, Step
 from asynctune.executors.pool import Share
 from asynctune.executors.slots import Lease
 from asynctune.experiment import events as ev
 from asynctune.experiment.status import Status, StopReason
 from asynctune.runner.context import RunContext
 from asynctune.runner.live_trial import LiveTrial
-from asynctune.runner.trial_task.checkpoints import Checkpointing, NotRestored, limit
-from asynctune.runner.trial_task.exploit import exploited
+from asynctune.runner.trial_task.checkpoints import RestoreFailed, TrialCheckpoints, limit
+from asynctune.runner.trial_task.exploit import exploit_event
 from asynctune.runner.trial_task.failures import Failures
 from asynctune.schedulers import Decision, Exploit
 from asynctune.storage.checkpoints.commits import RemoteDir
@@ -56,25 +56,25 @@ class TrialTask:
         self._run = run
         self._plan = run.plan
         self._failures = Failures(trial, run)
-        self._checkpoints = Checkpointing(trial, run)
+        self._checkpoints = TrialCheckpoints(trial, run)
 
-    async def run(self, verdict: StopReason | None = None) -> None:
+    async def run(self, stop_reason: StopReason | None = None) -> None:
         """Run the trial. A failure of it is recorded; what else is raised ends the whole run.
 
         Args:
-            verdict: Why it ends without being run, if that was decided before its driver died.
+            stop_reason: Why it ends without being run, if that was decided before its driver died.
         """
         trial = self._trial
-        end = _End(verdict or StopReason.CANCELLED)
-        self._run.slots.came(trial)
+        end = _End(stop_reason or StopReason.CANCELLED)
+        self._run.slots.add_trial_task(trial)
         try:
-            if verdict is None:
+            if stop_reason is None:
                 with trial.scope:
                     end = await self._attempts()
                 if trial.scope.cancelled_caught:
-                    end = _End(trial.order or StopReason.CANCELLED)
+                    end = _End(trial.requested_stop or StopReason.CANCELLED)
         except Exception as exc:
-            trial.ended_run = exc  # who awaits this trial is to hear of it, too
+            trial.run_error = exc  # who awaits this trial is to hear of it, too
             raise
         finally:
             if trial.lease is not None:  # it came too late
@@ -99,8 +99,8 @@ class TrialTask:
                 if isinstance(end, _End):
                     return end
                 continue
-            except NotRestored as exc:
-                if not await self._checkpoints.falls_back(exc):
+            except RestoreFailed as exc:
+                if not await self._checkpoints.fall_back(exc):
                     await failures.is_final(exc.error)
                     delay = None
             except (TrialError, NotSerializable) as exc:
@@ -110,8 +110,8 @@ class TrialTask:
             if delay is None:
                 return _End(StopReason.FAILED)
             trial.has_slot = anyio.Event()
-            if trial.order is not None:  # it came while the failure was written down
-                return _End(trial.order)
+            if trial.requested_stop is not None:  # it came while the failure was written down
+                return _End(trial.requested_stop)
             await anyio.sleep(delay)
 
     async def _slot(self) -> Lease:
@@ -132,7 +132,7 @@ class TrialTask:
         """Build the trial, train it until it leaves its worker, and let it clean up."""
         trial = self._trial
         spec = ActorSpec(
-            shipment=self._run.shipment,
+            serialized=self._run.serialized,
             config=trial.config,
             share=share,
             logdir=trial.logdir,
@@ -152,14 +152,14 @@ class TrialTask:
                 try:
                     return await self._train(actor)
                 finally:
-                    await self._say_farewell(actor)
+                    await self._shut_down(actor)
         raise AssertionError("the limit has raised")
 
     def _remote_dir(self) -> RemoteDir | None:
-        trial, mirror = self._trial, self._run.mirror
-        if mirror is None or not self._run.shipment.is_durable:
+        trial, replica = self._trial, self._run.replica
+        if replica is None or not self._run.serialized.is_durable:
             return None
-        return mirror.remote_dir(trial.trial_id, trial.attempt)
+        return replica.remote_dir(trial.trial_id, trial.attempt)
 
     async def _train(self, actor: Actor) -> _End | _Left:
         trial, run, plan = self._trial, self._run, self._plan
@@ -170,11 +170,11 @@ class TrialTask:
                 attempt=trial.attempt,
                 restored_from=begin,
                 wall_time=time.time(),
-                resume_sequence=self._checkpoints.began_behind(),
+                resume_sequence=self._checkpoints.restored_sequence(),
             )
         )
         # A retry that begins behind the last row of all has nothing left to train.
-        reason = trial.verdict
+        reason = trial.decided_stop
         while reason is None:
             with limit(trial.trial_id, plan.step_timeout_s, "step_timeout_s", "one train()"):
                 step = await actor.step()
@@ -182,14 +182,14 @@ class TrialTask:
                 reason = StopReason.DONE
                 break
             self._take(step)
-            trial.judged(
-                run.judge.result(trial)
+            trial.set_decision(
+                run.decider.result(trial)
             )  # at once: a replay judges in the order of the journal
             if plan.options.durability == "power":
                 await run.journal.synced()
-            run.slots.news()
-            reason = trial.verdict or trial.order
-            if run.judge.stops_all():
+            run.slots.wake()
+            reason = trial.decided_stop or trial.requested_stop
+            if run.decider.stops_run():
                 run.stop()
             if self._checkpoints.is_due(step, reason):
                 await self._checkpoints.save(actor)
@@ -207,7 +207,7 @@ class TrialTask:
         """Do what the scheduler, or the trial's user, wants of a trial that has not ended."""
         trial, decision = self._trial, self._trial.decision
         name = type(self._plan.scheduler).__name__
-        if trial.is_to_pause:
+        if trial.should_pause:
             by_hand = trial.pauses_next
             await self._checkpoints.save_on_demand(actor, "pause()" if by_hand else name)
             self._pause(by_hand)
@@ -238,13 +238,15 @@ class TrialTask:
                 f"{name} lets {trial.name} begin from {exploit.donor!r}, which is no trial"
             )
         if donor.checkpoint is None:  # the last one has been rejected since, or there never was one
-            await warn("%s has no checkpoint, so %s goes on as it is", donor.name, trial.name)
+            await log_warning(
+                "%s has no checkpoint, so %s goes on as it is", donor.name, trial.name
+            )
             return None
         run.executor.check_config(exploit.config)
         source = donor.checkpoint
         donor.pin(source.path)  # the donor trains on, and may have done with it
         try:
-            event = await anyio.to_thread.run_sync(exploited, trial, donor, source, exploit)
+            event = await anyio.to_thread.run_sync(exploit_event, trial, donor, source, exploit)
             trial.next_config = exploit.config
             run.record(event)
         finally:
@@ -252,8 +254,8 @@ class TrialTask:
         await run.journal.synced()
         hook = self._plan.hook_timeout_s
         with limit(trial.trial_id, hook, "hook_timeout_s", "reset_config"):
-            took_it = await actor.reset_config(trial.config)
-        if not took_it:
+            accepted = await actor.reset_config(trial.config)
+        if not accepted:
             return _Left.CHANGED
         await self._checkpoints.restore(actor)
         return None
@@ -264,25 +266,25 @@ class TrialTask:
         event = ev.Reported(trial.trial_id, trial.attempt, trial.next_sequence, step.row)
         self._run.record(event, step.data)
 
-    async def _say_farewell(self, actor: Actor) -> None:
+    async def _shut_down(self, actor: Actor) -> None:
         trial = self._trial
         with anyio.CancelScope(shield=True):
-            farewell = await actor.farewell(self._plan.grace_s, trial.grace)
+            shut_down = await actor.shut_down(self._plan.grace_s, trial.grace)
         trial.grace = anyio.CancelScope(shield=True)
-        trial.left_behind = _note(farewell)
+        trial.shutdown_note = _note(shut_down)
         if self._run.journal.is_broken:
             return
-        if farewell.saved is not None:
-            self._checkpoints.note(farewell.saved)
-        if farewell.late is not None:
-            self._take(farewell.late)
+        if shut_down.saved is not None:
+            self._checkpoints.note(shut_down.saved)
+        if shut_down.late is not None:
+            self._take(shut_down.late)
             with suppress(MetricMissing):  # it has ended; its scheduler is told all the same
-                trial.judged(self._run.judge.result(trial))
+                trial.set_decision(self._run.decider.result(trial))
 
     async def _close(self, end: _End) -> None:
         trial, run = self._trial, self._run
         failed = end.reason is StopReason.FAILED
-        note = None if failed else trial.left_behind
+        note = None if failed else trial.shutdown_note
         try:
             if run.journal.is_broken:
                 return  # what ended it is known to everybody, and nothing can be written down
@@ -298,18 +300,18 @@ class TrialTask:
                     wall_time=time.time(),
                 )
             )
-            run.judge.ended(trial)  # at once: a replay tells of it in the order of the journal
+            run.decider.ended(trial)  # at once: a replay tells of it in the order of the journal
             await run.journal.synced()
         except BaseException as exc:
-            trial.ended_run = exc  # its end is not certain, so nobody may take it for one
+            trial.run_error = exc  # its end is not certain, so nobody may take it for one
             raise
         finally:
             trial.is_over.set()
             run.slots.left(trial)
 
 
-def _note(farewell: Farewell) -> str | None:
-    notes = [farewell.note] if farewell.note else []
-    if farewell.error is not None:
-        notes.append(f"{farewell.error}\n{farewell.error.traceback or ''}".rstrip())
+def _note(shut_down: ShutdownResult) -> str | None:
+    notes = [shut_down.note] if shut_down.note else []
+    if shut_down.error is not None:
+        notes.append(f"{shut_down.error}\n{shut_down.error.traceback or ''}".rstrip())
     return "\n".join(notes) or None

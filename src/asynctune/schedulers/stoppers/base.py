@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asynctune._checks import shown
+from asynctune._checks import safe_repr
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import Row, flatten
 
@@ -83,7 +83,8 @@ class FunctionStopper(Stopper):
     def __init__(self, function: Callable[[str, Row], bool]) -> None:
         if not callable(function) or inspect.isclass(function):
             raise ConfigError(
-                f"function of FunctionStopper is {shown(function)}; a function (trial_id, result) -> bool "
+                f"function of FunctionStopper is {safe_repr(function)}; a function "
+                f"(trial_id, result) -> bool "
                 "is wanted"
             )
         _check_signature("function of FunctionStopper", function)

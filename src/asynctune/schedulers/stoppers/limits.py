@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from asynctune._checks import about, number, whole
+from asynctune._checks import check_int, check_number, naming_argument
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import TIME_SINCE_RESTORE, TIMESTAMP, TRAINING_ITERATION, Row
 from asynctune.schedulers.base import time_of
@@ -28,7 +28,7 @@ class MaximumIterationStopper(Stopper):
     """
 
     def __init__(self, max_iter: int) -> None:
-        self._max_iter = whole(type(self).__name__, "max_iter", max_iter, 1)
+        self._max_iter = check_int(type(self).__name__, "max_iter", max_iter, 1)
 
     def __call__(self, trial_id: str, result: Row) -> bool:
         return time_in(self, result, TRAINING_ITERATION) >= self._max_iter
@@ -51,7 +51,7 @@ class TimeoutStopper(Stopper):
 
     def __init__(self, timeout: float | timedelta) -> None:
         given = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        self._timeout = number(type(self).__name__, "timeout", given, above=0)
+        self._timeout = check_number(type(self).__name__, "timeout", given, above=0)
         self._elapsed = 0.0
         self._latest = -math.inf
 
@@ -93,7 +93,7 @@ class CombinedStopper(Stopper):
                     f"stoppers[{place}] of {name} is None; a stopper, a function (trial_id, result) -> "
                     "bool or a dict of bounds is wanted"
                 )
-            with about(f"stoppers[{place}] of {name}"):
+            with naming_argument(f"stoppers[{place}] of {name}"):
                 self._stoppers.append(make_stopper(stopper))
 
     def __call__(self, trial_id: str, result: Row) -> bool:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import TypeAlias
 
-from asynctune._checks import direction, key, number, whole
+from asynctune._checks import check_int, check_key, check_mode, check_number
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row, flatten
 from asynctune.schedulers.base import score_of
@@ -49,19 +49,19 @@ class TrialPlateauStopper(Stopper):
         mode: str | None = None,
     ) -> None:
         name = type(self).__name__
-        self._metric = key(name, "metric", metric)
-        self._std = number(name, "std", std, above=0)
-        self._num_results = whole(name, "num_results", num_results, 2)
-        self._grace_period = whole(name, "grace_period", grace_period, 0)
+        self._metric = check_key(name, "metric", metric)
+        self._std = check_number(name, "std", std, above=0)
+        self._num_results = check_int(name, "num_results", num_results, 2)
+        self._grace_period = check_int(name, "grace_period", grace_period, 0)
         if metric_threshold is not None and mode is None:
             raise ConfigError(
                 f"mode of {name} is not given, but metric_threshold is; 'min' or 'max' is wanted"
             )
         # Without a mode the sign does not matter.
-        self._mode = "max" if mode is None else direction(name, "mode", mode)
+        self._mode = "max" if mode is None else check_mode(name, "mode", mode)
         self._threshold = -math.inf
         if metric_threshold is not None:
-            threshold = number(name, "metric_threshold", metric_threshold)
+            threshold = check_number(name, "metric_threshold", metric_threshold)
             self._threshold = threshold if self._mode == "max" else -threshold
         self._latest: dict[str, deque[tuple[float, float]]] = {}
 
@@ -106,11 +106,11 @@ class EarlyStopping(Stopper):
         patience: int = 0,
     ) -> None:
         name = type(self).__name__
-        self._metric = key(name, "metric", metric)
-        self._std = number(name, "std", std, above=0)
-        self._num_top = whole(name, "top", top, 2)
-        self._mode = direction(name, "mode", mode)
-        self._patience = whole(name, "patience", patience, 0)
+        self._metric = check_key(name, "metric", metric)
+        self._std = check_number(name, "std", std, above=0)
+        self._num_top = check_int(name, "top", top, 2)
+        self._mode = check_mode(name, "mode", mode)
+        self._patience = check_int(name, "patience", patience, 0)
         self._top: list[_Top] = []
         self._newest: dict[str, float] = {}
         self._has_plateaued = False

@@ -38,7 +38,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
-from asynctune.storage._numbered import Numbered
+from asynctune.storage._numbered import NumberedObjects
 from asynctune.storage.base import Storage, plain_key
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.checkpoints.manifest import MANIFEST, Manifest
@@ -73,7 +73,7 @@ class Commits:
 
     def __init__(self, storage: Storage, writer: Writer | None = None) -> None:
         self._storage = storage
-        self._numbered = Numbered(storage, "commits", "the records of its checkpoints")
+        self._numbered = NumberedObjects(storage, "commits", "the records of its checkpoints")
         self._writer = writer or Writer()
         self._next = 0
         self._known: dict[str, int] = {}  # names -> numbers; the records are large, and read again
@@ -142,7 +142,7 @@ class Commits:
         manifest = Manifest.from_json(text, self._numbered.named(commit.number))
         storage = self._storage.limited()
         for is_last in (False, True):
-            aside = _checkpoint.make_aside(parent, commit.name)
+            aside = _checkpoint.make_staging_dir(parent, commit.name)
             try:
                 self._download(storage, commit, manifest, aside)
                 _checkpoint.install(aside, text, final)
@@ -154,7 +154,7 @@ class Commits:
             else:
                 return final
             finally:
-                _checkpoint.remove_aside(aside)
+                _checkpoint.remove_staging_dir(aside)
         raise AssertionError("the second attempt has returned or raised")
 
     # -- writing ----------------------------------------------------------------------------------

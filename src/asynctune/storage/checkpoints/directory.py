@@ -24,13 +24,13 @@ import cloudpickle
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
 from asynctune.storage.checkpoints.manifest import ASIDE, DICT_FILE, MANIFEST, Manifest
-from asynctune.storage.filesystem import BROKEN, Files, current, storage_error, write_whole
+from asynctune.storage.filesystem import BROKEN, FileSystem, current, storage_error, write_whole
 
 _CHUNK = 1 << 20
 _PROBE = 1 << 16
 
 
-def make_aside(parent: str | os.PathLike[str], name: str) -> Path:
+def make_staging_dir(parent: str | os.PathLike[str], name: str) -> Path:
     """Create a directory called ``name`` in a temporary place below ``parent``.
 
     Raises:
@@ -47,12 +47,12 @@ def make_aside(parent: str | os.PathLike[str], name: str) -> Path:
     return target
 
 
-def remove_aside(target: Path) -> None:
-    """Remove the temporary place that :func:`make_aside` made, with all that is in it."""
+def remove_staging_dir(target: Path) -> None:
+    """Remove the temporary place that :func:`make_staging_dir` made, with all that is in it."""
     current.get().remove_tree(target.parent)
 
 
-def place(saved: Any, target: Path, name: str) -> tuple[str, bool]:
+def write_saved(saved: Any, target: Path, name: str) -> tuple[str, bool]:
     """Write what a hook returned, if it is a dict; return the path in ``target``, and whether it is one.
 
     Args:
@@ -83,7 +83,7 @@ def raise_if_storage_failed(error: Exception, target: Path) -> None:
 
     Args:
         error: What was raised.
-        target: The directory that it was saved to, inside of what :func:`make_aside` made.
+        target: The directory that it was saved to, inside of what :func:`make_staging_dir` made.
 
     Raises:
         StorageError: It was the disk.
@@ -122,7 +122,9 @@ def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapp
         raise _not_written(exc, source) from exc
 
 
-def _synced_files(source: Path, files: Files) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
+def _synced_files(
+    source: Path, files: FileSystem
+) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
     """Make all files durable; return what the manifest says of them, and the directories."""
     entries = {}
     directories = []
@@ -143,7 +145,7 @@ def _synced_files(source: Path, files: Files) -> tuple[dict[str, tuple[int, str]
 
 
 def _publish(
-    source: Path, manifest: Manifest, parent: str | os.PathLike[str], files: Files
+    source: Path, manifest: Manifest, parent: str | os.PathLike[str], files: FileSystem
 ) -> Path:
     """Write the manifest, and give the directory its name."""
     _write(source / MANIFEST, manifest.to_json(), files)
@@ -169,7 +171,7 @@ def install(aside: Path, text: bytes, final: Path) -> None:
     """Give a checkpoint that was brought here its place, complete or not at all.
 
     Args:
-        aside: Its files, in a directory of its name that :func:`make_aside` made.
+        aside: Its files, in a directory of its name that :func:`make_staging_dir` made.
         text: Its manifest, as it was written.
         final: Where it goes; what is there and is no good is removed.
 
@@ -363,7 +365,7 @@ def _is_below(path: str, directory: Path) -> bool:
     return Path(os.path.abspath(path)).is_relative_to(directory)
 
 
-def _write(path: Path, data: bytes, files: Files, *, synced: bool = True) -> None:
+def _write(path: Path, data: bytes, files: FileSystem, *, synced: bool = True) -> None:
     descriptor = files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         write_whole(files, descriptor, data)

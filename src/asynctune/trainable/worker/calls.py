@@ -20,7 +20,7 @@ from asynctune import result as _result
 from asynctune.errors import NotSerializable, StorageError, TuneError
 from asynctune.secret import Redactor, concealed, redacted, redactor, resolve
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import Host, host
+from asynctune.trainable.context import TrainableContext, host
 from asynctune.trainable.function import FunctionTrainable, wrap_function
 from asynctune.trainable.session import NoReports, Session
 
@@ -86,7 +86,7 @@ def named_code(build: Callable[..., CodeType], arguments: Any, name: str) -> Cod
     return build(*arguments).replace(co_filename=name)
 
 
-def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainable:
+def build(cls: type[Trainable], config: dict[str, Any], place: TrainableContext) -> Trainable:
     """Build a trainable that knows where it lives, with the secrets of its configuration resolved.
 
     From then on this context knows the values: :func:`perform` and :func:`describe` let none of them out.
@@ -104,7 +104,7 @@ def build(cls: type[Trainable], config: dict[str, Any], place: Host) -> Trainabl
     return trainable
 
 
-def class_session(place: Host) -> Session:
+def class_session(place: TrainableContext) -> Session:
     """Return the session of a class trainable: it knows its trial, and returns its results."""
     return NoReports(
         place.trial_id,

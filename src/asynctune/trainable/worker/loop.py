@@ -28,7 +28,7 @@ from weakref import WeakSet
 from asynctune.secret import Redactor, redactor
 from asynctune.storage.filesystem import storage_error
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import Host, SyncCalls, step
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, step
 from asynctune.trainable.session import ProcessSession
 from asynctune.trainable.worker.calls import (
     HOST_GRACE_S,
@@ -59,7 +59,7 @@ class Worker:
         self._code: dict[str, type[Trainable]] = {}
         self._entered: type[Trainable] | None = None
         self._trainable: Trainable | None = None
-        self._calls: SyncCalls | None = None
+        self._calls: SyncHookCaller | None = None
         self._environment = dict(os.environ)
         self._threads = threading.active_count()
         self._built_at = 0.0
@@ -160,8 +160,8 @@ class Worker:
         given = io.BytesIO(config)
         values = pickle.load(given)
         remote = pickle.load(given) if head["remote"] else None
-        self._calls = SyncCalls()
-        place = Host(
+        self._calls = SyncHookCaller()
+        place = TrainableContext(
             logdir=logdir,
             calls=self._calls,
             trial_id=head["trial_id"],
