@@ -15,9 +15,12 @@ import os
 import sys
 import tempfile
 from itertools import cycle, islice
+from pathlib import Path
 
-from asynctune.testing import orphans
-from asynctune.testing.crashes import STATES
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from harness import orphans
+from harness.crashes import STATES
 
 AT_ONCE = 4
 

@@ -258,15 +258,15 @@ def summary(cases: list[Case], seeds: range) -> str:
     parts = ["## The table", markdown(facts)]
     if any((case.method, case.workers) == ("random", MARKED) for case in cases):
         parts += [
-            "## The best of 100 random configurations",
+            "## Time to the best of 100 random configurations",
             traces.mark(goals, ours.MARKED, MARKED),
         ]
-    parts.append("## Regret, in points of accuracy: the median at a time, the mean over all times")
+    parts.append("## Regret in points of accuracy: median at several times, mean over all times")
     shown = sorted({case.workers for case in cases})
     parts += [traces.table(workers) for workers in shown]
     compared = [text for text in map(traces.against, shown) if text]
     if compared:
-        parts += ["## Ours and the same of others: mean regret over all times", *compared]
+        parts += ["## asynctune and other systems: mean regret over all times", *compared]
     return "\n\n".join(parts)
 
 

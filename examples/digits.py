@@ -1,4 +1,4 @@
-"""Tune a neural network on scikit-learn's handwritten digits: a Trainable class that saves and restores.
+"""Tune a neural network on scikit-learn's handwritten digits, with a class that saves and restores.
 
 python examples/digits.py --samples 8 --epochs 10 --storage results/
 """
@@ -47,7 +47,7 @@ class Digits(tune.Trainable):
 async def main(
     *, samples: int = 8, epochs: int = 10, storage: str | None = None
 ) -> tune.ExperimentAnalysis:
-    """Train ``samples`` networks for ``epochs`` iterations and print how they did."""
+    """Train ``samples`` networks for ``epochs`` iterations, and print their accuracy."""
     analysis = await tune.run(
         Digits,
         config={
@@ -68,7 +68,7 @@ async def main(
 
 
 def show(analysis: tune.ExperimentAnalysis) -> None:
-    """Print the trials, the best last, and its configuration."""
+    """Print the trials, the best one last, and the configuration of the best."""
     print(f"{'trial':<24} {'hidden':>6} {'lr':>9} {'alpha':>9} {'batch':>5}  {'accuracy':>8}")
     for trial in sorted(analysis.trials, key=lambda trial: trial.last_result["accuracy"]):
         hidden, lr, alpha, batch = (trial.config[key] for key in ("hidden", "lr", "alpha", "batch"))
@@ -80,7 +80,9 @@ def show(analysis: tune.ExperimentAnalysis) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tune a neural network on handwritten digits.")
-    parser.add_argument("--samples", type=int, default=8, help="how many configurations to try")
-    parser.add_argument("--epochs", type=int, default=10, help="how long to train each of them")
-    parser.add_argument("--storage", help="where results go (default: ~/asynctune_results)")
+    parser.add_argument("--samples", type=int, default=8, help="number of configurations to try")
+    parser.add_argument("--epochs", type=int, default=10, help="number of iterations of each")
+    parser.add_argument(
+        "--storage", help="directory or URL for results (default: ~/asynctune_results)"
+    )
     asyncio.run(main(**vars(parser.parse_args())))

@@ -1,10 +1,11 @@
-"""Tune with checkpoints in a bucket; the driver is killed, and another machine goes on from the bucket.
+"""Tune with checkpoints in a bucket; kill the driver, and continue from the bucket on another machine.
 
 python examples/durable.py --to s3://bucket/path
 
-starts itself as a driver, ends that by ``kill -9`` when some checkpoints are committed, and goes on in an
-empty directory, as another machine would. Endpoint and credentials come from the usual environment
-variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Without --to, a directory stands for the bucket.
+starts a driver in a second process, kills that driver by SIGKILL once three trials have ended, and
+continues the experiment in an empty directory, as another machine would. Endpoint and credentials come
+from the usual environment variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Without --to, a directory
+stands for the bucket.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ EPOCHS = 20
 
 
 class Digits(tune.DurableTrainable):
-    """A linear model of handwritten digits. What it knows is in the bucket after each save."""
+    """A linear model of handwritten digits. Each save uploads the weights to the bucket."""
 
     def _setup(self, config: dict[str, Any]) -> None:
         images, labels = load_digits(return_X_y=True)
@@ -60,7 +61,7 @@ class Digits(tune.DurableTrainable):
 
 
 async def drive(bucket: str, directory: str) -> tune.ExperimentAnalysis:
-    """Run the experiment, or go on with it: the same call, on any machine."""
+    """Run the experiment, or continue it: the same call, on any machine."""
     return await tune.run(
         Digits,
         config={"alpha": tune.loguniform(1e-6, 1e-2), "eta": tune.loguniform(1e-4, 1e-1)},
@@ -80,7 +81,7 @@ async def drive(bucket: str, directory: str) -> tune.ExperimentAnalysis:
 
 
 def kill_midway(bucket: str, directory: Path) -> None:
-    """Start a driver, and end it by SIGKILL when the first trials have come some way."""
+    """Start a driver, and kill it by SIGKILL when three trials have ended."""
     command = [sys.executable, __file__, "--to", bucket, "--drive", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
@@ -95,23 +96,23 @@ def kill_midway(bucket: str, directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--to", help="where checkpoints go, e.g. s3://bucket/path")
+    parser.add_argument("--to", help="URL for checkpoints, e.g. s3://bucket/path")
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.drive:
         asyncio.run(drive(given.to, given.drive))
         return
-    with tempfile.TemporaryDirectory() as place:
-        bucket = given.to or f"{place}/bucket"
-        kill_midway(bucket, Path(place, "machine-1"))
-        analysis = asyncio.run(drive(bucket, f"{place}/machine-2"))
+    with tempfile.TemporaryDirectory() as directory:
+        bucket = given.to or f"{directory}/bucket"
+        kill_midway(bucket, Path(directory, "machine-1"))
+        analysis = asyncio.run(drive(bucket, f"{directory}/machine-2"))
         again = [t for t in analysis.trials if t.last_result["began_at"]]
         print(
-            f"-- went on in an empty directory: {len(again)} trials from a checkpoint in {bucket}"
+            f"-- continued in an empty directory: {len(again)} trials from a checkpoint in {bucket}"
         )
         for trial in analysis.trials:
             rows = [row["training_iteration"] for row in trial.results]
-            assert rows == list(range(1, EPOCHS + 1)), "no result is lost, and none comes twice"
+            assert rows == list(range(1, EPOCHS + 1)), "no result is lost or repeated"
         best = analysis.best_result
         assert best is not None
         print(f"best accuracy {best['accuracy']:.3f} with {analysis.best_config}")

@@ -1,11 +1,11 @@
-"""Let a population of networks find a schedule of hyperparameters, and compare with the same ones alone.
+"""Let a population of networks find a schedule of hyperparameters, and compare with training alone.
 
-Each of the configurations is trained twice: once with what it was given, and once in a population whose
-poor members go on from the state of good ones, with other hyperparameters.
+The example trains each configuration twice: once unchanged, and once in a population whose poor members
+continue from the state of good ones, with other hyperparameters.
 
 python examples/pbt.py --trials 8 --epochs 24 --workers 2 --storage results/
 
-With --name, the same command goes on where it was, whatever ended it: Ctrl-C, kill -9, a power cut.
+With --name, the same command continues an interrupted run, after Ctrl-C, kill -9 or a power failure.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Network(tune.Trainable):
         self.random = checkpoint["random"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take other hyperparameters without being built anew; ``self.config`` has them already."""
+        """Accept new hyperparameters without a restart; ``self.config`` holds them already."""
         return True
 
 
@@ -96,7 +96,7 @@ async def main(
     seed: int = 4,
     name: str | None = None,
 ) -> tuple[tune.ExperimentAnalysis, tune.ExperimentAnalysis]:
-    """Train ``trials`` networks for ``epochs`` iterations without and with PBT; print how they did."""
+    """Train ``trials`` networks for ``epochs`` iterations without and with PBT, and print the results."""
     space = {
         "lr": tune.loguniform(1e-4, 1e-1),
         "momentum": tune.uniform(0.0, 0.95),
@@ -121,12 +121,12 @@ async def main(
 
 
 def named(name: str | None, part: str) -> dict[str, Any]:
-    """Return the arguments that let an experiment go on which was cut short."""
+    """Return the arguments that let the run continue an interrupted experiment."""
     return {} if name is None else {"name": f"{name}-{part}", "resume": "AUTO"}
 
 
 def show(alone: tune.ExperimentAnalysis, population: tune.ExperimentAnalysis) -> None:
-    """Print the two trials of each configuration beside each other, and the best of both."""
+    """Print the two trials of each configuration side by side, and the best result of each run."""
     print(f"{'lr':>9} {'momentum':>8} {'decay':>9}  {'loss alone':>10} {'with PBT':>9}  took over")
     for one, other in zip(alone.trials, population.trials, strict=True):
         assert one.config == other.initial_config
@@ -142,10 +142,12 @@ def show(alone: tune.ExperimentAnalysis, population: tune.ExperimentAnalysis) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tune networks on digits with PBT and without.")
-    parser.add_argument("--trials", type=int, default=8, help="how many configurations to try")
-    parser.add_argument("--epochs", type=int, default=24, help="how long to train each of them")
-    parser.add_argument("--workers", type=int, default=2, help="how many train at once")
-    parser.add_argument("--storage", help="where results go (default: ~/asynctune_results)")
-    parser.add_argument("--seed", type=int, default=4, help="which configurations are drawn")
-    parser.add_argument("--name", help="go on with the experiments of this name, if there are any")
+    parser.add_argument("--trials", type=int, default=8, help="number of configurations to try")
+    parser.add_argument("--epochs", type=int, default=24, help="number of iterations of each")
+    parser.add_argument("--workers", type=int, default=2, help="number of trials at once")
+    parser.add_argument(
+        "--storage", help="directory or URL for results (default: ~/asynctune_results)"
+    )
+    parser.add_argument("--seed", type=int, default=4, help="seed of the configurations")
+    parser.add_argument("--name", help="name of the experiments to start or continue")
     asyncio.run(main(**vars(parser.parse_args())))

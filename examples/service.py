@@ -1,7 +1,7 @@
 """Tuning as a web service: one pool of workers, many runs, and no request that waits for another.
 
-POST /runs {"samples": 8, "epochs": 10} starts a run; GET /runs lists them; GET /runs/ID says how one
-stands; GET /runs/ID/results streams its results as server-sent events; DELETE /runs/ID cancels it.
+POST /runs {"samples": 8, "epochs": 10} starts a run; GET /runs lists all runs; GET /runs/ID returns the
+status of one; GET /runs/ID/results streams its results as server-sent events; DELETE /runs/ID cancels it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def train(config):
 @contextlib.asynccontextmanager
 async def lifespan(app):
     app.state.runs = {}
-    # What is preloaded a new worker has at once.
+    # New workers start with the preloaded modules already imported.
     pool = tune.executors.ProcessExecutor(2, preload=["sklearn.datasets", "sklearn.neural_network"])
     async with pool as app.state.pool:
         yield
@@ -48,10 +48,12 @@ async def start(request):
     try:
         wanted = DEFAULTS | await request.json()
     except (ValueError, TypeError):
-        raise HTTPException(422, f"the body is no JSON object such as {DEFAULTS}") from None
+        raise HTTPException(422, f"the body must be a JSON object such as {DEFAULTS}") from None
     for name, value in wanted.items():
         if type(value) is not int or not 1 <= value <= LIMITS.get(name, 0):
-            raise HTTPException(422, f"{name} is {value!r}; wanted are ints of 1 to {LIMITS}")
+            raise HTTPException(
+                422, f"the body must hold ints from 1 to {LIMITS}, got {name}={value!r}"
+            )
     stop, pool = {"training_iteration": wanted["epochs"]}, app.state.pool
     options = {"config": SPACE, "metric": "accuracy", "mode": "max", "stop": stop, "verbose": 0}
     experiment = await tune.start(train, num_samples=wanted["samples"], executor=pool, **options)
@@ -71,7 +73,7 @@ async def show(request):
 async def results(request):
     experiment = found(request)
 
-    async def stream():  # a client that hangs up ends this, and not the run
+    async def stream():  # a client that disconnects ends this generator, not the run
         async for row in experiment:
             yield f"data: {strict_json(row)}\n\n"
         yield f"event: end\ndata: {strict_json(await summary(experiment, wait=True))}\n\n"
@@ -88,7 +90,7 @@ async def cancel(request):
 def found(request):
     experiment = app.state.runs.get(request.path_params["id"])
     if experiment is None:
-        raise HTTPException(404, "there is no such run")
+        raise HTTPException(404, f"no run has the id {request.path_params['id']!r}")
     return experiment
 
 
@@ -99,7 +101,7 @@ async def summary(experiment, *, wait=False):
             status, analysis = "ended", await experiment
         except Exception as exc:
             status, error = "failed", str(exc)
-    best = await asyncio.to_thread(analysis.get_best_config)  # it reads the results from disk
+    best = await asyncio.to_thread(analysis.get_best_config)  # reads results from disk
     trials = analysis.stats()["by_status"]
     return {"id": experiment.name, "status": status, "trials": trials, "best": best, "error": error}
 
@@ -118,12 +120,16 @@ app = Starlette(
 
 class Server(uvicorn.Server):
     async def shutdown(self, sockets=None):
-        await close_runs()  # first: it waits for open streams, which end with their runs
+        await (
+            close_runs()
+        )  # first, since shutdown waits for open streams, which end with their runs
         await super().shutdown(sockets)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tune over HTTP.")
-    parser.add_argument("--port", type=int, default=8000, help="0: one that is free")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on; 0 for a free one"
+    )
     with contextlib.suppress(KeyboardInterrupt):
         Server(uvicorn.Config(app, port=parser.parse_args().port)).run()

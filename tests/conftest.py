@@ -31,6 +31,9 @@ import asynctune
 if TYPE_CHECKING:
     from object_server import ObjectServer
 
+# So that a failed assertion of a contract suite shows its values, as one of a test does.
+pytest.register_assert_rewrite("asynctune.testing")
+
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("asynctune", deadline=None)
 settings.load_profile("asynctune")
@@ -269,7 +272,7 @@ def _only_by_others(
         # The journal hands each batch to the page cache, in microseconds: the one exception.
         if frame.f_code.co_filename == _FILES and name == "os.write":
             return True
-        # What tests use of it to plant faults and to count is theirs.
+        # The contract suites are tests, which may block their own loop.
         if frame.f_code.co_filename.startswith(_TESTING):
             return True
         # A synchronous face that the test itself chose to call on its loop.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from asynctune.errors import CheckpointCorrupt, StorageError
-from asynctune.storage.base import Entry, joined, plain_key
+from asynctune.storage.base import Entry, check_key, join_key
 
 
 class Died(BaseException):
@@ -92,10 +92,10 @@ class ScriptedStorage:
 
     @property
     def url(self) -> str:
-        return f"memory://{joined('bucket', self._prefix)}".rstrip("/")
+        return f"memory://{join_key('bucket', self._prefix)}".rstrip("/")
 
     def below(self, prefix: str) -> Self:
-        return type(self)(self.script, joined(self._prefix, plain_key(prefix, self.url)))
+        return type(self)(self.script, join_key(self._prefix, check_key(prefix, self.url)))
 
     def limited(self) -> Self:
         return self
@@ -118,13 +118,13 @@ class ScriptedStorage:
     def read(self, key: str, limit: int) -> bytes:
         data = self._served("read", key)
         if len(data) > limit:
-            raise StorageError(f"{key} has {len(data)} bytes; at most {limit} are wanted")
+            raise StorageError(f"{key} has {len(data)} bytes, more than the limit of {limit}")
         return data
 
     def download(self, key: str, target: Path, size: int) -> None:
         data = self._served("download", key)
         if len(data) != size:
-            raise CheckpointCorrupt(f"{key} has {len(data)} bytes; {size} are wanted")
+            raise CheckpointCorrupt(f"{key} has {len(data)} bytes instead of {size}")
         with target.open("xb") as file:
             file.write(data)
 
@@ -132,7 +132,7 @@ class ScriptedStorage:
         self._on_message("list", prefix)
         if self.script.listed is not None:
             yield from self.script.listed()
-        root = joined(self._prefix, "") if self._prefix else ""
+        root = join_key(self._prefix, "") if self._prefix else ""
         for path in sorted(self.script.objects):
             key = path.removeprefix(root)
             if path.startswith(root) and key.startswith(prefix) and key > after:
@@ -152,7 +152,7 @@ class ScriptedStorage:
         pass
 
     def _key(self, key: str) -> str:
-        return joined(self._prefix, plain_key(key, self.url))
+        return join_key(self._prefix, check_key(key, self.url))
 
     def _on_message(self, verb: str, key: str) -> None:
         call = f"{verb} {key}"

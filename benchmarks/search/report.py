@@ -89,7 +89,7 @@ class Traces:
         limit = self.limits[workers]
         times = [limit / 20, limit / 5, limit / 2, limit]
         head = [f"{workers} workers", "", *(f"{time:.3g} s" for time in times)]
-        rows = [[*head, "mean", f"s to {100 * NEAR:g}", "reach it"]]
+        rows = [[*head, "mean", f"time to {100 * NEAR:g}", "reached"]]
         for system, method, of in self.groups:
             if of != workers or "," in method:
                 continue
@@ -107,7 +107,8 @@ class Traces:
 
     def against(self, workers: int) -> str:
         """Compare ours with the same method of others: mean regret, with its interval over seeds."""
-        rows = [[f"{workers} workers", "against", "ours", "theirs", "difference", "95 %", ""]]
+        head = ["compared with", "asynctune", "other", "difference", "95 %", "asynctune is"]
+        rows = [[f"{workers} workers", *head]]
         for system, method, of in self.groups:
             ours = self.groups.get(("asynctune", method, workers))
             if of != workers or system == "asynctune" or ours is None:
@@ -133,7 +134,7 @@ class Traces:
             workers: On how many workers.
         """
         plain = self.groups["asynctune", "random", workers]
-        rows = [["", "median time", "of random's", "never reach it"]]
+        rows = [["", "median time", "ratio to random", "never reached"]]
         for method in methods:
             cases = self.groups.get(("asynctune", method, workers), {})
             seeds = sorted(cases.keys() & plain.keys() & goals.keys())

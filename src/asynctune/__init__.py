@@ -1,7 +1,7 @@
 """asynctune: await hyperparameter tuning. ``import asynctune as tune``.
 
-The public names are loaded when they are first used (PEP 562): worker processes import this package
-too, and need little of it.
+The public names are loaded on first use (PEP 562), since worker processes import this package too and need
+only a small part of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynctune import executors, loggers, schedulers, simulate, storage, suggest, track, utils
+    from asynctune import (
+        callbacks,
+        executors,
+        loggers,
+        schedulers,
+        simulate,
+        storage,
+        suggest,
+        track,
+        utils,
+    )
     from asynctune._version import __version__ as __version__
     from asynctune.callbacks.base import Callback
     from asynctune.errors import (
@@ -111,27 +121,27 @@ _MODULE_OF = {
     "UnsafePath": "errors",
     "WorkerDied": "errors",
     "__version__": "_version",
-    "choice": "space.space",
+    "choice": "space.domains",
     "get_checkpoint": "trainable.session",
-    "grid_search": "space.space",
-    "lograndint": "space.space",
-    "loguniform": "space.space",
-    "qlograndint": "space.space",
-    "qloguniform": "space.space",
-    "qrandint": "space.space",
-    "qrandn": "space.space",
-    "quniform": "space.space",
-    "randint": "space.space",
-    "randn": "space.space",
+    "grid_search": "space.domains",
+    "lograndint": "space.domains",
+    "loguniform": "space.domains",
+    "qlograndint": "space.domains",
+    "qloguniform": "space.domains",
+    "qrandint": "space.domains",
+    "qrandn": "space.domains",
+    "quniform": "space.domains",
+    "randint": "space.domains",
+    "randn": "space.domains",
     "report": "trainable.session",
     "run": "runner.api",
-    "sample_from": "space.space",
+    "sample_from": "space.domains",
     "start": "runner.api",
-    "uniform": "space.space",
+    "uniform": "space.domains",
     "wrap_function": "trainable.function",
 }
 _SUBPACKAGES = (
-    "executors", "loggers", "schedulers", "simulate", "storage", "suggest", "track", "utils",
+    "callbacks", "executors", "loggers", "schedulers", "simulate", "storage", "suggest", "track", "utils",
 )  # fmt: skip
 
 __all__ = [
@@ -173,6 +183,7 @@ __all__ = [
     "TuneError",
     "UnsafePath",
     "WorkerDied",
+    "callbacks",
     "choice",
     "executors",
     "get_checkpoint",

@@ -1,23 +1,31 @@
-"""Checks of arguments, and what errors about them are made of: values as text, and whose fault it was.
+"""Checks of arguments, and the parts of their error messages.
 
-Objects of the user's may raise anything when they are looked at, and an error about one is to be raised
-all the same.
+Each check returns the argument as a plain value or raises a ``ConfigError`` of one form: "<name> of
+<owner> must be <what>, got <value>". The owner is the class or function that takes the argument;
+``""`` stands for ``run``, whose arguments are named alone.
+
+The value may be any object of the user, and its ``repr``, ``str``, ``__float__`` or ``__index__`` may
+raise anything. None of this keeps a check from raising its own error.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 from asynctune.errors import ConfigError, TuneError
 
+_MAX_BITS = 1000
+"""The size of the largest int that is accepted: each fits a float, with room for arithmetic."""
+
 
 def safe_repr(value: object) -> str:
-    """Return at most 200 characters of a repr, whatever the repr does."""
+    """Return at most 200 characters of the repr of a value, or the reason why there is none."""
     try:
         return repr(value)[:200]
     except Exception as exc:
@@ -25,7 +33,7 @@ def safe_repr(value: object) -> str:
 
 
 def safe_str(error: BaseException) -> str:
-    """Return the kind and text of an exception, whatever its ``str`` does."""
+    """Return the class and text of an exception, even if its ``str`` raises."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception as exc:
@@ -42,13 +50,14 @@ def function_name(function: object) -> str:
 
 @contextmanager
 def naming_argument(argument: str) -> Iterator[None]:
-    """Let the error of whatever goes wrong in the block name an argument.
+    """Make every error of the block name an argument.
 
     Args:
-        argument: Its name.
+        argument: The name of the argument.
 
     Raises:
-        ConfigError: Anything was raised in the block; errors of ours stay what they are.
+        ConfigError: The block raised an exception. A ``TuneError`` keeps its class, and its text if
+            the text names the argument or the class is not a ``ConfigError``.
     """
     try:
         yield
@@ -60,6 +69,21 @@ def naming_argument(argument: str) -> Iterator[None]:
         raise ConfigError(f"{argument} cannot be used, since it raised {safe_str(exc)}") from exc
 
 
+def argument_error(owner: str, name: str, what: str, value: Any, hint: str = "") -> ConfigError:
+    """Return the error for a wrong argument.
+
+    Args:
+        owner: The class or function that takes the argument; ``""`` for ``run``.
+        name: The name of the argument.
+        what: A noun phrase for what the argument must be.
+        value: The value that was passed.
+        hint: A sentence or clause that follows after a semicolon.
+    """
+    argument = f"{name} of {owner}" if owner else name
+    text = f"{argument} must be {what}, got {safe_repr(value)}"
+    return ConfigError(f"{text}; {hint}" if hint else text)
+
+
 def check_number(
     owner: str,
     name: str,
@@ -67,94 +91,173 @@ def check_number(
     *,
     above: float = -math.inf,
     least: float = -math.inf,
+    most: float = math.inf,
 ) -> float:
-    """Return an argument that is to be a finite number; an int stays one.
+    """Return a finite number as a Python float, or as an int if its type is integral.
+
+    numpy scalars, 0-d arrays, fractions and decimals are numbers; bools are not.
 
     Args:
-        owner: The class that it is an argument of.
-        name: Its name.
-        value: What was given.
-        above: What it is to be greater than.
-        least: What it is to be at least.
+        owner: The class or function that takes the argument; ``""`` for ``run``.
+        name: The name of the argument.
+        value: The value that was passed.
+        above: The largest number that is too small.
+        least: The smallest accepted number.
+        most: The largest accepted number.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The value is no finite number, or is out of bounds.
     """
-    if not isinstance(value, bool) and isinstance(value, numbers.Real):
-        with suppress(OverflowError):  # an int beyond what floats hold
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool):
+        with suppress(
+            Exception
+        ):  # an int beyond the range of floats, or an array of several numbers
             plain = float(value)
-            if above < plain < math.inf and plain >= least:
+            if math.isfinite(plain) and above < plain and least <= plain <= most:
                 return int(value) if isinstance(value, numbers.Integral) else plain
-    bounds = [
-        f"{text} {bound:g}"
-        for text, bound in (("greater than", above), ("of at least", least))
-        if math.isfinite(bound)
-    ]
-    wanted = " ".join(["a finite number", *bounds])
-    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; {wanted} is wanted")
+    if math.isfinite(least) and math.isfinite(most):
+        raise argument_error(owner, name, f"a number from {least:g} to {most:g}", value)
+    bounds = {"greater than": above, "of at least": least, "of at most": most}
+    texts = [f" {text} {bound:g}" for text, bound in bounds.items() if math.isfinite(bound)]
+    raise argument_error(owner, name, "a finite number" + " and".join(texts), value)
 
 
 def as_float(value: Any) -> float | None:
-    """Return a value of a result as a float, None if it is no number."""
+    """Return a value of a result as a float; None if the value is no number."""
     if not isinstance(value, numbers.Real):
         return None
     try:
         return float(value)
-    except OverflowError:  # an int beyond what floats hold
+    except OverflowError:  # an int beyond the range of floats
         return math.inf if int(value) > 0 else -math.inf  # type: ignore[call-overload]
 
 
-def check_int(owner: str, name: str, value: Any, least: int, most: float = math.inf) -> int:
-    """Return an argument that is to be an int within bounds."""
-    if not isinstance(value, bool) and isinstance(value, SupportsIndex):
+def check_int(
+    owner: str, name: str, value: Any, least: float = -math.inf, most: float = math.inf
+) -> int:
+    """Return a whole number within bounds as a Python int.
+
+    numpy ints and 0-d arrays of them are ints; bools are not. No int has more than 1,000 bits.
+
+    Args:
+        owner: The class or function that takes the argument; ``""`` for ``run``.
+        name: The name of the argument.
+        value: The value that was passed.
+        least: The smallest accepted int.
+        most: The largest accepted int.
+
+    Raises:
+        ConfigError: The value is no int, or is out of bounds.
+    """
+    what = "an int"
+    if math.isfinite(least):
+        what += f" of at least {least}" if math.isinf(most) else f" from {least} to {most}"
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
         with suppress(Exception):  # an array of several numbers
             plain = value.__index__()
-            if least <= plain <= most:
+            if plain.bit_length() > _MAX_BITS:
+                what += f", of at most {_MAX_BITS} bits"
+            elif least <= plain <= most:
                 return plain
-    bounds = f"of at least {least}" if math.isinf(most) else f"from {least} to {most:g}"
-    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; an int {bounds} is wanted")
+    raise argument_error(owner, name, what, value)
 
 
 def check_fraction(owner: str, name: str, value: Any) -> float:
-    """Return an argument that is to be a number from 0 to 1."""
-    plain = as_float(value)
-    if plain is not None and type(value) is not bool and 0 <= plain <= 1:
-        return plain
-    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; a number from 0 to 1 is wanted")
+    """Return a number from 0 to 1 as a float."""
+    return float(check_number(owner, name, value, least=0, most=1))
 
 
 def check_seed(owner: str, value: Any) -> int | None:
-    """Return the argument ``seed``."""
+    """Return the argument ``seed``: None, or an int of at least 0."""
     return None if value is None else check_int(owner, "seed", value, 0)
 
 
 def check_bool(owner: str, name: str, value: Any) -> bool:
-    """Return an argument that is to be True or False."""
+    """Return a value that is True or False."""
     if isinstance(value, bool):
         return value
-    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; True or False is wanted")
+    raise argument_error(owner, name, "True or False", value)
 
 
-def check_key(owner: str, name: str, value: Any) -> str:
-    """Return an argument that is to be the name of a key of the results."""
-    if isinstance(value, str) and value:
+def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:
+    """Return a str that is one of several."""
+    if isinstance(value, str) and value in choices:
         return value
-    raise ConfigError(
-        f"{name} of {owner} is {safe_repr(value)}; the name of a key of the results is wanted"
-    )
+    *head, last = map(repr, choices)
+    raise argument_error(owner, name, f"{', '.join(head)} or {last}", value)
 
 
 def check_mode(owner: str, name: str, value: Any) -> str:
-    """Return an argument that is to be ``"min"`` or ``"max"``."""
-    if isinstance(value, str) and value in ("min", "max"):
+    """Return a value that is ``"min"`` or ``"max"``."""
+    return check_choice(owner, name, value, "min", "max")
+
+
+def check_key(owner: str, name: str, value: Any) -> str:
+    """Return the name of a metric or another key of the results: a non-empty str."""
+    if isinstance(value, str) and value:
         return value
-    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; 'min' or 'max' is wanted")
+    raise argument_error(owner, name, "a key of the results (a non-empty str)", value)
+
+
+def check_metric_and_mode(owner: str, metric: Any, mode: Any) -> None:
+    """Check the arguments ``metric`` and ``mode``. Each may be None, but a metric needs a mode.
+
+    Raises:
+        ConfigError: One of them is wrong, or the mode is missing.
+    """
+    if mode is not None:
+        check_mode(owner, "mode", mode)
+    if metric is not None:
+        check_key(owner, "metric", metric)
+        if mode is None:
+            raise argument_error(owner, "mode", f"'min' or 'max' with metric={metric!r}", mode)
 
 
 def check_list(owner: str, name: str, value: Any) -> list[Any]:
-    """Return an argument that is to be a list or tuple; None is an empty one."""
+    """Return a list, a tuple or another sequence, but no str or bytes, as a list; None is an empty list."""
     if value is None:
         return []
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return list(value)
-    raise ConfigError(f"{name} of {owner} is {safe_repr(value)}; a list is wanted")
+    raise argument_error(owner, name, "a list", value)
+
+
+def check_callable(
+    owner: str,
+    name: str,
+    value: Any,
+    *parameters: str,
+    what: str = "",
+    allow_class: bool = False,
+    allow_async: bool = False,
+) -> Any:
+    """Return a function that accepts a number of positional arguments.
+
+    Args:
+        owner: The class or function that takes the argument; ``""`` for ``run``.
+        name: The name of the argument.
+        value: The value that was passed.
+        *parameters: The names of the positional arguments of each call, as messages show them.
+        what: A noun phrase for what the argument must be; by default a function of the parameters.
+        allow_class: Whether a class is accepted, such as ``str`` where a text is made of the argument. By
+            default a class is refused, since the caller most likely forgot to create an instance.
+        allow_async: Whether an ``async def`` function is accepted.
+
+    Raises:
+        ConfigError: The value cannot be called with these arguments, or is of a refused kind.
+    """
+    plain = "" if allow_async else "plain "
+    what = what or f"a {plain}function ({', '.join(parameters)})"
+    if not callable(value) or (inspect.isclass(value) and not allow_class):
+        raise argument_error(owner, name, what, value)
+    if inspect.iscoroutinefunction(value) and not allow_async:
+        raise argument_error(owner, name, what, value, "an async function cannot be used here")
+    try:
+        inspect.signature(value).bind(*parameters)
+    except TypeError as exc:
+        raise argument_error(
+            owner, name, what, value, f"its signature does not fit: {exc}"
+        ) from exc
+    except ValueError:  # a builtin without a signature
+        pass
+    return value

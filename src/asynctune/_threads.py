@@ -1,4 +1,4 @@
-"""Calls in threads from the event loop, and log records from it."""
+"""Calls in threads, and log records, from the event loop."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ _log = logging.getLogger("asynctune")
 
 
 def thread_limiter(threads: int) -> anyio.CapacityLimiter:
-    """Return a limiter for threads that are not to wait for those of others, on a loop.
+    """Return a limiter for threads that must not wait for the threads of other code.
 
-    anyio's own lets 40 work at a time, for all who use it. A loop that lets one thread work at a time,
-    as the simulated one does, is obeyed.
+    anyio's default limiter lets 40 threads run at a time, for all users of the loop together. A default
+    limiter of one thread is respected: the simulated loop sets it to run threads one at a time.
+
+    Args:
+        threads: The number of threads that may run at a time.
     """
     shared = anyio.to_thread.current_default_thread_limiter()
     return shared if shared.total_tokens == 1 else anyio.CapacityLimiter(threads)
 
 
 async def run_in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Call a function of ours in a thread, however many the code of users keeps busy."""
+    """Call a function in a thread, without waiting for the threads that user code keeps busy."""
     return await anyio.to_thread.run_sync(function, *args, limiter=thread_limiter(1))
 
 
 async def log_warning(message: str, *args: object, error: BaseException | None = None) -> None:
-    """Log a warning in a thread, since handlers may block; with the traceback of an exception if given."""
+    """Log a warning in a thread, since handlers may block.
+
+    Args:
+        message: The format string.
+        *args: The arguments of the format string.
+        error: An exception whose traceback is logged too, or None.
+    """
     await run_in_thread(lambda: _log.warning(message, *args, exc_info=error))
 
 
@@ -41,19 +50,25 @@ async def run_uninterrupted(
     undo: Callable[[T], object],
     hurry: Callable[[], object] | None = None,
 ) -> T:
-    """Call a function in a thread; if the wait is cancelled, wait all the same and undo it.
+    """Call a function in a thread. If the wait is cancelled, wait for the function anyway and undo it.
 
-    A task's own cancellation, unlike that of a scope, leaves a thread running and its result with
-    nobody: a process or file that was just opened would leak.
+    The cancellation of a task, unlike that of a cancel scope, leaves the thread running and drops its
+    result: a process or file that the function has just opened would leak.
 
     Args:
-        function: What to call.
-        *args: Its arguments.
-        undo: Is given the result when nobody else takes it; runs in a thread.
-        hurry: Called at each cancellation, so that the function may end sooner.
+        function: The function.
+        *args: The arguments of the function.
+        undo: Called in a thread with the result of the function, if the wait was cancelled.
+        hurry: Called on each cancellation, so that it can make the function end sooner.
+
+    Returns:
+        The result of the function.
+
+    Raises:
+        CancelledError: The wait was cancelled; the function has ended and its effect is undone.
     """
     cancelled: asyncio.CancelledError | None = None
-    # The shield keeps a cancelled scope around us from knocking again at each turn of the loop.
+    # Without the shield, a cancelled scope around this call would cancel each wait in it anew.
     with anyio.CancelScope(shield=True):
         task = asyncio.ensure_future(run_in_thread(function, *args))
         cancelled = await _wait_out(task, hurry)
@@ -70,7 +85,7 @@ async def run_uninterrupted(
 async def _wait_out(
     task: asyncio.Future[Any], hurry: Callable[[], object] | None = None
 ) -> asyncio.CancelledError | None:
-    """Wait for the end of a task whatever happens; return the cancellation that came meanwhile."""
+    """Wait until a task has ended, despite cancellations. Return the last of these, or None."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -1,31 +1,31 @@
-"""Every exception of asynctune, in one tree.
+"""All exceptions of asynctune, in one tree.
 
 ::
 
     TuneError
     ├── ConfigError (ValueError)        an argument is wrong; nothing was started
-    │   ├── NotSerializable (TypeError) something cannot travel to a worker, or into a row
-    │   ├── UnsafePath                  a name would leave its directory
-    │   └── SpecMismatch                a resumed experiment was given another space or metric
-    ├── MetricMissing (KeyError)        a result lacks a metric that something waits for
+    │   ├── NotSerializable (TypeError) a value cannot be sent to a worker, or stored in a row
+    │   ├── UnsafePath                  a name leads outside its directory
+    │   └── SpecMismatch                a resume has another space or metric than the experiment
+    ├── MetricMissing (KeyError)        a result lacks a metric that the run needs
     ├── TrialError                      a trial failed; its cause is the remote traceback
-    │   ├── WorkerDied                  its process ended under it
-    │   └── TrialTimeout                it ran into a limit
+    │   ├── WorkerDied                  the process of the trial ended
+    │   └── TrialTimeout                the trial exceeded a time limit
     ├── CheckpointCorrupt               files do not match their manifest
-    ├── ExecutorError                   an executor or actor was used in a way it cannot be
+    ├── ExecutorError                   an executor or actor was used while closed, or on another loop
     ├── ExperimentLocked                another driver runs this experiment
     ├── ExperimentCorrupt               the journal is damaged
     └── StorageError (OSError)          storage failed
-        ├── StorageFull
-        ├── StorageTimeout
-        ├── StorageDenied
+        ├── StorageFull                 no space is left
+        ├── StorageTimeout              storage did not answer in time
+        ├── StorageDenied               storage refused the credentials
         └── Fenced                      a newer writer owns the target
 
-    TrialStopped                        not an error: how a stop reaches a function
+    TrialStopped                        no error: the exception that stops a function
     ├── TrialStopIteration (StopIteration)            in plain functions
     └── TrialStopAsyncIteration (StopAsyncIteration)  in ``async def``
 
-Each message names the culprit (argument, metric, file, trial) and says what would be right.
+Each message names the culprit (argument, metric, file or trial) and a correct alternative.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any
 
 
 class TuneError(Exception):
-    """The root of everything that asynctune raises."""
+    """The base class of all errors of asynctune."""
 
 
 class ConfigError(TuneError, ValueError):
@@ -43,24 +43,24 @@ class ConfigError(TuneError, ValueError):
 
 
 class NotSerializable(ConfigError, TypeError):
-    """A trainable or config cannot be pickled, or a reported value is not JSON's."""
+    """A trainable or config cannot be pickled, or JSON cannot hold a reported value."""
 
 
 class UnsafePath(ConfigError):
-    """A name or path would lead outside the directory that it belongs to."""
+    """A name or path leads outside the directory that it belongs to."""
 
 
 class SpecMismatch(ConfigError):
-    """A resumed experiment was given another space, metric or mode than it began with."""
+    """A resume has another space, metric or mode than the experiment began with."""
 
 
 class MetricMissing(TuneError, KeyError):
     """A result lacks a metric that the run needs.
 
     Args:
-        metric: The name that was looked for.
-        found: The names that the result has.
-        wanted_by: The argument that asked for it, e.g. ``"stop"``.
+        metric: The name of the missing metric.
+        found: The names of the metrics of the result.
+        wanted_by: The argument that names the metric, e.g. ``"stop"``.
     """
 
     def __init__(self, metric: str, found: Iterable[str], wanted_by: str = "metric") -> None:
@@ -80,10 +80,10 @@ class TrialError(TuneError):
     """A trial failed.
 
     Attributes:
-        trial_id: The trial, or None for an actor outside a run.
+        trial_id: The id of the trial, or None for an actor outside a run.
         traceback: The remote traceback as text, or None.
-        failures: On the error that ``run`` raises: every failed trial's own error, by trial id.
-        analysis: On the error that ``run`` raises: the :class:`ExperimentAnalysis` of the run, else None.
+        failures: The error of each failed trial, by trial id, on the error that ``run`` raises.
+        analysis: The :class:`ExperimentAnalysis` of the run on the error that ``run`` raises, else None.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class TrialError(TuneError):
 
 
 class WorkerDied(TrialError):
-    """The process of a trial ended under it.
+    """The process of a trial ended while the trial was running.
 
     Attributes:
-        signal: The number of the signal that killed it, or None.
-        exitcode: Its exit code, or None.
-        oom: Whether it was killed and the kernel's out-of-memory killer struck during its life.
-        peak_rss: The most memory that it held at once, in bytes, or None if that is unknown.
+        signal: The number of the signal that killed the process, or None.
+        exitcode: The exit code of the process, or None.
+        oom: Whether the process was killed, and the kernel's out-of-memory killer struck in its lifetime.
+        peak_rss: The peak resident memory of the process in bytes, or None if unknown.
     """
 
     def __init__(
@@ -124,23 +124,23 @@ class WorkerDied(TrialError):
 
 
 class TrialTimeout(TrialError):
-    """A trial ran into ``step_timeout_s``, ``trial_timeout_s`` or the limit of a hook."""
+    """A trial exceeded ``step_timeout_s``, ``trial_timeout_s`` or the time limit of a hook."""
 
 
 class CheckpointCorrupt(TuneError):
-    """The files of a checkpoint are not those that its manifest lists."""
+    """The files of a checkpoint differ from those that its manifest lists."""
 
 
 class ExecutorError(TuneError):
-    """An executor or an actor was used closed, from another event loop, or where it cannot run."""
+    """An executor or actor was used while closed, from another event loop, or where it cannot run."""
 
 
 class ExperimentLocked(TuneError):
     """Another driver is running this experiment.
 
     Attributes:
-        pid: Its process, or None if that is unknown.
-        host: Its machine, likewise.
+        pid: The process id of the other driver, or None if unknown.
+        host: The host name of the other driver, or None if unknown.
     """
 
     def __init__(self, message: str, *, pid: int | None = None, host: str | None = None) -> None:
@@ -153,7 +153,7 @@ class ExperimentCorrupt(TuneError):
     """The journal of an experiment is damaged.
 
     Attributes:
-        offset: The byte at which the first record that is no good begins, or None.
+        offset: The byte at which the first damaged record begins, or None.
     """
 
     def __init__(self, message: str, *, offset: int | None = None) -> None:
@@ -165,14 +165,14 @@ class StorageError(TuneError, OSError):
     """Storage failed.
 
     Attributes:
-        analysis: On an error that ends a run: the :class:`ExperimentAnalysis` of the run, else None.
+        analysis: The :class:`ExperimentAnalysis` of the run on an error that ends a run, else None.
     """
 
     analysis: Any = None
 
 
 class StorageFull(StorageError):
-    """There is no room left."""
+    """Storage has no space left."""
 
 
 class StorageTimeout(StorageError):
@@ -188,23 +188,23 @@ class Fenced(StorageError):
 
 
 class RemoteError(Exception):
-    """The text of an exception that was raised in a worker; the cause of a :class:`TrialError`."""
+    """The text and traceback of an exception in a worker; the cause of a :class:`TrialError`."""
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0]).rstrip()
 
 
 class TrialStopped(Exception):
-    """The trial was told to stop. Not a :class:`TuneError`, since nothing is wrong.
+    """The trial was ordered to stop. No :class:`TuneError`, since nothing is wrong.
 
-    It is raised by the report call that is pending when the stop is ordered, and by each later one.
-    Code that catches it to clean up should let it go on.
+    The report call that is pending at the time of the order raises this exception, and so does each later
+    one. Code that catches the exception to clean up should raise it again.
     """
 
 
 class TrialStopIteration(TrialStopped, StopIteration):
-    """How a stop reaches a plain function."""
+    """The stop of a plain function."""
 
 
 class TrialStopAsyncIteration(TrialStopped, StopAsyncIteration):
-    """How a stop reaches a coroutine, which may not raise StopIteration (PEP 479)."""
+    """The stop of a coroutine, which may not raise StopIteration (PEP 479)."""

@@ -1,4 +1,4 @@
-"""Functions as trainables, and the reporter that they are given."""
+"""Function trainables and their reporter, under their public import path."""
 
 from __future__ import annotations
 

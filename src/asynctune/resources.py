@@ -1,32 +1,30 @@
-"""What a trial asks for: amounts of CPUs, GPUs and custom resources."""
+"""The resources of a trial: amounts of CPUs, GPUs and custom resources."""
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from asynctune.errors import ConfigError
+from asynctune._checks import argument_error, check_number
 
 _FIELDS = ("cpu", "gpu", "extra_cpu", "extra_gpu", "custom_resources")
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial holds while it runs.
+    """The resources that one trial holds while it runs.
 
     Args:
         cpu: CPUs of the trial itself; also its number of BLAS and OpenMP threads (at least 1).
-        gpu: GPUs of the trial itself; a fraction shares one GPU with other trials.
-        extra_cpu: CPUs held for processes that the trial starts by itself.
-        extra_gpu: GPUs held for processes that the trial starts by itself.
-        custom_resources: Amounts of resources that the executor was given by name.
+        gpu: GPUs of the trial itself; a trial with a fraction shares one GPU with other trials.
+        extra_cpu: CPUs for processes that the trial starts.
+        extra_gpu: GPUs for processes that the trial starts.
+        custom_resources: Amounts of the executor's custom resources, by name.
 
     Raises:
-        ConfigError: An amount is no number, negative, or an impossible share of a GPU.
+        ConfigError: An amount is no number, is negative, or is above 1 and no whole number of GPUs.
     """
 
     cpu: float = 1
@@ -37,64 +35,65 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name in _FIELDS[:4]:
-            object.__setattr__(self, name, _amount(f"resources.{name}", getattr(self, name)))
+            object.__setattr__(self, name, _amount(name, getattr(self, name)))
         if not isinstance(self.custom_resources, Mapping):
-            raise ConfigError(
-                f"resources.custom_resources is {self.custom_resources!r}; a dict of amounts is wanted"
+            raise argument_error(
+                "Resources", "custom_resources", "a dict of amounts", self.custom_resources
             )
         custom = {
-            str(name): _amount(f"resources.custom_resources[{name!r}]", amount)
+            str(name): _amount(f"custom_resources[{name!r}]", amount)
             for name, amount in self.custom_resources.items()
         }
         object.__setattr__(self, "custom_resources", MappingProxyType(custom))
         for name in ("gpu", "extra_gpu"):
             amount = getattr(self, name)
             if amount > 1 and amount != int(amount):
-                raise ConfigError(
-                    f"resources.{name} is {amount}: above 1 whole GPUs are wanted, below it a fraction"
-                )
+                what = "a whole number of GPUs, or a fraction of one"
+                raise argument_error("Resources", name, what, amount)
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mappingproxy does not pickle
         return Resources, tuple(self.to_dict().values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the dict form, in which JSON can hold it."""
+        """Return the resources as a dict of plain JSON values."""
         amounts = {name: getattr(self, name) for name in _FIELDS}
         return amounts | {"custom_resources": dict(self.custom_resources)}
 
     @classmethod
     def from_mapping(cls, amounts: Mapping[str, Any] | Resources, what: str) -> Resources:
-        """Read the dict form, in which a missing ``cpu`` is 1.
+        """Return the resources of a dict, in which a missing ``cpu`` is 1.
 
         Args:
-            amounts: The dict, or resources as they are.
-            what: How errors call it.
+            amounts: The dict; resources are returned unchanged.
+            what: The name of the dict in errors.
+
+        Raises:
+            ConfigError: The dict has an unknown key or a wrong amount.
         """
         if isinstance(amounts, Resources):
             return amounts
         if not isinstance(amounts, Mapping):
-            raise ConfigError(f"{what} is {amounts!r}; a dict such as {{'cpu': 1}} is wanted")
+            raise argument_error("", what, "a dict such as {'cpu': 1}", amounts)
         unknown = [key for key in amounts if key not in _FIELDS]
         if unknown:
-            raise ConfigError(
-                f"{what} has the unknown key {unknown[0]!r}; known are {', '.join(_FIELDS)} "
-                "(other resources go into custom_resources)"
-            )
+            keys = f"one of {', '.join(_FIELDS)}"
+            hint = "put other resources into custom_resources"
+            raise argument_error("", f"each key of {what}", keys, unknown[0], hint)
         return cls(**amounts)
 
     @property
     def cpu_total(self) -> float:
-        """CPUs held in all."""
+        """The number of CPUs that the trial and its processes hold."""
         return round(self.cpu + self.extra_cpu, 2)
 
     @property
     def gpu_total(self) -> float:
-        """GPUs held in all."""
+        """The number of GPUs that the trial and its processes hold."""
         return round(self.gpu + self.extra_gpu, 2)
 
     @property
     def threads(self) -> int:
-        """How many threads BLAS and OpenMP may use in the trial."""
+        """The number of threads that BLAS and OpenMP may use in the trial."""
         return max(1, int(self.cpu))
 
     def __str__(self) -> str:
@@ -103,20 +102,15 @@ class Resources:
         return ", ".join(parts)
 
 
-def _amount(what: str, value: Any) -> float:
-    wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
-    try:
-        wrong = wrong or not math.isfinite(value) or value < 0
-    except OverflowError:
-        wrong = True
-    if wrong:
-        raise ConfigError(f"{what} is {value!r:.50}; a number of 0 or more is wanted")
-    if 0 < value < 0.005:
-        raise ConfigError(f"{what} is {value}; amounts are counted in hundredths")
-    rounded = round(float(value), 2)  # so that 3 x 0.33 + 0.01 is 1, whatever the binary fractions
+def _amount(name: str, value: Any) -> float:
+    amount = check_number("Resources", name, value, least=0)
+    if 0 < amount < 0.005:
+        what = "0 or at least 0.005, since amounts are rounded to hundredths"
+        raise argument_error("Resources", name, what, value)
+    rounded = round(float(amount), 2)  # so that 3 x 0.33 + 0.01 is 1 despite binary fractions
     return int(rounded) if rounded == int(rounded) else rounded
 
 
 def number_text(value: float) -> str:
-    """Return an amount as messages show it."""
+    """Return an amount as text for messages."""
     return f"{value:g}"

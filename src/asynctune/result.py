@@ -1,4 +1,4 @@
-"""Result rows: the names of their keys, how they are normalised, flattened and written as JSON."""
+"""Result rows: the names of their keys, and how rows are normalised, flattened and written as JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TIMESTAMP = "timestamp"
 CONFIG = "config"
 
 RESULT_DUPLICATE = "__duplicate__"
-"""Marks what ``train()`` returns after a function has ended: its last result, not a new one."""
+"""Marks the return value of ``train()`` after a function has ended: its last row, no new one."""
 
 AUTO_FILLED = frozenset(
     {
@@ -64,7 +64,7 @@ AUTO_FILLED = frozenset(
         CONFIG,
     }
 )
-"""The keys that asynctune fills by itself; all others are the user's."""
+"""The keys that asynctune fills in; users report all others."""
 
 _MAX_DEPTH = 64
 _MAX_ITEMS = 1_000
@@ -78,31 +78,31 @@ def normalise(row: Mapping[Any, Any], what: str = "result") -> Row:
     NaN and infinities stay: :func:`strict_json` writes them as null.
 
     Args:
-        row: What was reported.
-        what: How an error calls the mapping.
+        row: The reported mapping.
+        what: The name of the mapping in errors.
 
     Returns:
-        A new dict; ``row`` is untouched.
+        A new dict; ``row`` stays unchanged.
 
     Raises:
-        NotSerializable: A value is none of JSON's; the message names its key.
+        NotSerializable: JSON cannot hold a value; the message names its key.
     """
     return _plain_dict(row, what, ())
 
 
 def jsonable(value: Any) -> Any:
-    """Like :func:`normalise` for any value, but what JSON cannot hold becomes its ``repr``.
+    """Normalise any value, and replace each part that JSON cannot hold by its ``repr``.
 
-    For configurations, which may hold objects and are written only to be read by people.
+    Used for configurations, which may hold objects and are written only for people to read.
     """
     return _plain(value, "", (), lenient=True)
 
 
 def shown(config: Any) -> Any:
-    """Like :func:`jsonable`, with what is large cut: for a configuration that is shown again and again.
+    """Return a configuration as :func:`jsonable` does, with large values cut, since each row shows it.
 
     A list keeps its first 1,000 items, a text its first 10,000 characters; an array of more than 1,000
-    numbers is its kind and shape.
+    numbers is replaced by its type and shape.
     """
     if isinstance(config, Mapping):
         return {_text(key): shown(value) for key, value in config.items()}
@@ -113,7 +113,8 @@ def shown(config: Any) -> Any:
     if isinstance(config, str) and not isinstance(config, ResolvedSecret):
         if len(config) <= _MAX_CHARACTERS:
             return config
-        return redacted(config)[:_MAX_CHARACTERS] + "..."  # nobody finds a secret that was cut
+        # Redacted before the cut: half a secret would not be recognised.
+        return redacted(config)[:_MAX_CHARACTERS] + "..."
     shape = getattr(config, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape) and (
         math.prod(shape) > _MAX_ITEMS
@@ -124,32 +125,32 @@ def shown(config: Any) -> Any:
 
 
 def without_secrets(row: Row) -> Row:
-    """Put references in the place of the secrets of the trial that is called in this context."""
+    """Return a row with references in place of the secret values of this context's trial."""
     hidden: Row = concealed(row, keep=AUTO_FILLED)
     return hidden
 
 
 def copy_row(row: Row) -> Row:
-    """Copy a normalised row for somebody who may change it: the journal's is everybody's."""
-    copied: Row = _copied(row)
+    """Return a deep copy of a normalised row. Journal rows are shared; user code gets copies."""
+    copied: Row = _copy(row)
     return copied
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_copied(item) for item in value]
+        return [_copy(item) for item in value]
     return value
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
-    """Write a normalised row as compact JSON, NaN and infinities as Python's literals."""
+    """Return a normalised row as compact JSON, with Python's literals for NaN and infinities."""
     return json.dumps(row, separators=(",", ":")).encode()
 
 
 def strict_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """Write normalised data as JSON that any reader accepts: NaN and infinities become null."""
+    """Return normalised data as strict JSON: NaN and infinities become null."""
     separators = (",", ": ") if indent else (",", ":")
     try:
         return json.dumps(
@@ -179,8 +180,23 @@ def _leaves(row: Mapping[str, Any], prefix: str, delimiter: str) -> Iterator[tup
 
 
 def metrics(row: Mapping[str, Any]) -> Row:
-    """The flattened entries of a row that users reported, without those that are auto-filled."""
+    """Return the flattened entries that the user reported, without the auto-filled ones."""
     return flatten({key: value for key, value in row.items() if key not in AUTO_FILLED})
+
+
+def is_better(value: float, than: float, mode: str) -> bool:
+    """Return whether one value of a metric is better than another.
+
+    NaN is never better, and every number is better than NaN; so NaN can stand for "no value yet".
+
+    Args:
+        value: The value to judge.
+        than: The value to compare with.
+        mode: ``"min"`` or ``"max"``.
+    """
+    if math.isnan(than):
+        return not math.isnan(value)
+    return value < than if mode == "min" else value > than
 
 
 def _finite(value: Any) -> Any:
@@ -200,7 +216,9 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
     if len(path) > _MAX_DEPTH:
         if lenient:
             return "..."
-        raise NotSerializable(f"{_name(what, path[:3])} is nested deeper than {_MAX_DEPTH} levels")
+        raise NotSerializable(
+            f"{_name(what, path[:3])} must be nested at most {_MAX_DEPTH} levels deep"
+        )
     if isinstance(value, Mapping):
         if lenient:
             return {
@@ -222,7 +240,7 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
     if callable(to_list) and not isinstance(value, type):
         try:
             listed = to_list()
-        except Exception:  # whatever it is, it is not an array
+        except Exception:  # the object is no array
             listed = value
         if type(listed) is not kind:
             return _plain(listed, what, path, lenient=lenient)
@@ -231,8 +249,8 @@ def _plain(value: Any, what: str, path: tuple[Any, ...], *, lenient: bool = Fals
     if lenient:
         return _safe_repr(value)
     raise NotSerializable(
-        f"{_name(what, path)} is a {kind.__module__}.{kind.__qualname__}, which a result cannot hold; "
-        "report numbers, strings, None, lists and dicts of these, and save objects in a checkpoint"
+        f"{_name(what, path)} must be a number, a string, None, or a list or dict of these, got a "
+        f"{kind.__module__}.{kind.__qualname__}; save objects in a checkpoint"
     )
 
 
@@ -242,7 +260,7 @@ def _plain_dict(value: Mapping[Any, Any], what: str, path: tuple[Any, ...]) -> R
         name = _key(key, what, path)
         if name in plain:
             raise NotSerializable(
-                f"{_name(what, path)} has the key {name!r} twice: as str and number"
+                f"{_name(what, path)} must have each key once, got {name!r} as str and as number"
             )
         plain[name] = _plain(item, what, (*path, key))
     return plain
@@ -258,8 +276,8 @@ def _key(key: Any, what: str, path: tuple[Any, ...] = ()) -> str:
     if isinstance(key, int | float) or hasattr(key, "tolist"):
         return str(key)
     raise NotSerializable(
-        f"{_name(what, path)} has a key of type {type(key).__qualname__} ({_safe_repr(key)}); "
-        "the keys of a result are strings"
+        f"{_name(what, path)} must have strings as keys, got the key {_safe_repr(key)} of type "
+        f"{type(key).__qualname__}"
     )
 
 
@@ -272,8 +290,9 @@ def _name(what: str, path: tuple[Any, ...]) -> str:
 
 
 def _safe_repr(value: object) -> str:
+    # Not _checks.safe_repr, which cuts the text: a secret has to be redacted before the cut.
     try:
         text = redacted(repr(value))
-    except Exception as exc:  # a repr of the user's own may do anything
+    except Exception as exc:  # the repr of a user's class may raise anything
         text = f"<{type(value).__qualname__}, whose repr raised {type(exc).__name__}>"
     return text if len(text) <= 200 else text[:197] + "..."

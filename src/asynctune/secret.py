@@ -1,8 +1,8 @@
-"""Secrets: a configuration names them, the worker resolves them, and nothing that leaves it shows them.
+"""Secrets: a configuration names them, the worker resolves them, and no output of the worker shows them.
 
-A secret travels, is stored and is shown as its reference. Where the trainable lives it becomes a text
-that remembers its reference; from then on a :class:`Redactor` knows the value, and puts the reference in
-its place in all that is sent to the driver. What counts is the value, never the name of a key.
+A secret is sent, stored and shown as its reference. In the process of the trainable, the reference is
+resolved to a text that keeps the reference. From then on, a :class:`Redactor` replaces the value by the
+reference in everything that is sent to the driver. It searches for values, and ignores the names of keys.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from typing import Any, Self
 
 from asynctune.errors import ConfigError
 
-_SHORTEST = 4
-_ANCHOR = 64
-_DEEPEST = 64
+_MIN_LENGTH = 4
+"""The length of the shortest redacted value: shorter ones occur by chance in any text."""
+_ANCHOR_LENGTH = 64
+"""The length of the searched beginning of a long value, so that a value that was cut is found too."""
+_MAX_DEPTH = 64
 _ENV = "env:"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A value of a configuration that is resolved where the trial trains, and shown nowhere.
+    """A value of a configuration that is resolved in the process of the trial and never shown.
 
-    It may stand anywhere in the dicts, lists, tuples and sets of a configuration, in the values of
-    :func:`choice` and :func:`grid_search` too. The trainable finds a ``str`` in its place, whose ``repr``
-    is the reference. Results, messages of exceptions, tracebacks, and what Python code prints in a
-    worker process show the reference wherever they contain a value of at least 4 characters. A
-    checkpoint that pickles the configuration holds the reference; what a trainable makes of the value
-    and writes into files of its own is its own matter.
+    A secret may stand anywhere in the dicts, lists, tuples and sets of a configuration, also among the
+    values of :func:`choice` and :func:`grid_search`. The trainable gets a ``str`` in its place, whose
+    ``repr`` is the reference. Results, messages of exceptions, tracebacks, and the output of Python code
+    in a worker process show the reference in place of each value of at least 4 characters. A checkpoint
+    that pickles the configuration holds the reference. Files that the trainable itself writes from the
+    value are not redacted.
 
     Args:
         reference: ``"env:NAME"``, the environment variable ``NAME``.
@@ -49,20 +51,20 @@ class Secret:
         text = self.reference
         name = text.removeprefix(_ENV) if isinstance(text, str) and text.startswith(_ENV) else ""
         if not name or not name.isprintable() or "=" in name or " " in name:
-            # What was given may be the secret itself, so it is not shown.
+            # The message does not show the argument, which may be the secret value itself.
             raise ConfigError(
-                'Secret() was given something else than a reference; Secret("env:NAME") with the name '
-                "of an environment variable is wanted, never the value"
+                'reference of Secret must be "env:" and the name of an environment variable, as in '
+                'Secret("env:NAME"), never the value; the argument is not shown, since it may be the value'
             )
 
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
 
     def resolve(self) -> ResolvedSecret:
-        """Look the value up, in this process.
+        """Return the value, and add it to the redactor of this context.
 
         Raises:
-            ConfigError: The variable is not set here.
+            ConfigError: The environment variable is not set in this process.
         """
         name = self.reference.removeprefix(_ENV)
         value = os.environ.get(name)
@@ -72,27 +74,27 @@ class Secret:
                 "set where the trial trains; set it before the trial starts"
             )
         resolved = ResolvedSecret(value, self)
-        known = redactor.get()
-        if known is not None:
-            known.add(resolved)
+        current = redactor.get()
+        if current is not None:
+            current.add(resolved)
         return resolved
 
 
 class ResolvedSecret(str):
-    """The value of a secret: a ``str`` like any other, but for its ``repr``, copies and pickles.
+    """The value of a secret: a ``str`` with another ``repr``, and copies and pickles that hide the value.
 
     Args:
         value: The value.
-        secret: What it was resolved from.
+        secret: The secret that was resolved to the value.
     """
 
     __slots__ = ("secret",)
     secret: Secret
 
     def __new__(cls, value: str, secret: Secret) -> Self:
-        made = super().__new__(cls, value)
-        made.secret = secret
-        return made
+        resolved = super().__new__(cls, value)
+        resolved.secret = secret
+        return resolved
 
     def __repr__(self) -> str:
         return repr(self.secret)
@@ -107,8 +109,9 @@ class ResolvedSecret(str):
         return _again, (self.secret,)
 
 
+# Pickles in the checkpoints of users hold this name, so it must not change.
 def _again(secret: Secret) -> Secret | ResolvedSecret:
-    """Resolve a secret that was pickled; where nobody set its variable, it stays what it is."""
+    """Resolve an unpickled secret. Return the secret itself if its variable is not set in this process."""
     try:
         return secret.resolve()
     except ConfigError:
@@ -116,43 +119,44 @@ def _again(secret: Secret) -> Secret | ResolvedSecret:
 
 
 class Redactor:
-    """Knows the values that may not be shown, and puts their references in their place.
+    """Replaces the values of secrets by their references.
 
-    A value is found as it is, and as ``repr``, JSON and URLs write it; so is each line of one with several
-    lines, and what is left of a long one that something has cut.
+    A value is found in its plain form and in the forms that ``repr``, JSON and URLs give it. The lines of
+    a value with several lines are found one by one, and so is the rest of a long value that was cut.
 
     Args:
-        when_needed: Called with nothing when there is a first value.
+        on_first_value: Called without arguments when the first value is added.
     """
 
-    def __init__(self, when_needed: Callable[[], None] | None = None) -> None:
-        self._when_needed = when_needed
-        self._shown: dict[str, str] = {}
-        self._known = 0
+    def __init__(self, on_first_value: Callable[[], None] | None = None) -> None:
+        self._on_first_value = on_first_value
+        self._references: dict[str, str] = {}
+        self._compiled = 0  # the number of values that the pattern covers
         self._forms: dict[str, list[tuple[str, str]]] = {}
         self._pattern: re.Pattern[str] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._shown)
+        return bool(self._references)
 
     def add(self, resolved: ResolvedSecret) -> None:
-        """Take in a value."""
-        is_first = not self._shown
-        self._shown.setdefault(str(resolved), repr(resolved))
-        while self._known != len(self._shown):  # another thread may do the same
-            shown = dict(self._shown)
+        """Add a value."""
+        is_first = not self._references
+        self._references.setdefault(str(resolved), repr(resolved))
+        # Another thread may add a value meanwhile, which the new pattern lacks.
+        while self._compiled != len(self._references):
+            references = dict(self._references)
             forms: dict[str, list[tuple[str, str]]] = {}
-            for value, reference in shown.items():
+            for value, reference in references.items():
                 for form in _forms(value):
-                    forms.setdefault(form[:_ANCHOR], []).append((form, reference))
+                    forms.setdefault(form[:_ANCHOR_LENGTH], []).append((form, reference))
             anchors = sorted(forms, key=len, reverse=True)
             pattern = re.compile("|".join(map(re.escape, anchors))) if anchors else None
-            self._forms, self._pattern, self._known = forms, pattern, len(shown)
-        if is_first and self._when_needed is not None:
-            self._when_needed()
+            self._forms, self._pattern, self._compiled = forms, pattern, len(references)
+        if is_first and self._on_first_value is not None:
+            self._on_first_value()
 
     def text(self, text: str) -> str:
-        """Return a text without the values; the same object if there is none in it."""
+        """Return a text with references in place of values; the same object if it holds none."""
         if self._pattern is None:
             return text
         parts: list[str] = []
@@ -171,47 +175,47 @@ class Redactor:
 
 
 redactor: ContextVar[Redactor | None] = ContextVar("asynctune_redactor", default=None)
-"""What knows the secrets of the trial that is called in this context; set where trainables live."""
+"""The redactor of the trial that this context runs; set in the process of the trainable."""
 
 
 def resolve(config: Any) -> Any:
-    """Return a configuration with its secrets resolved; the same object if there are none in it.
+    """Return a configuration with its secrets resolved; the same object if it holds none.
 
     Raises:
-        ConfigError: A variable is not set.
+        ConfigError: The environment variable of a secret is not set.
     """
-    return _mapped(config, _resolved)
+    return _mapped(config, _resolve_leaf)
 
 
 def redacted(text: str) -> str:
-    """Return a text without the values of the trial that is called in this context."""
-    known = redactor.get()
-    return known.text(text) if known else text
+    """Return a text with references in place of the secret values of this context's trial."""
+    current = redactor.get()
+    return current.text(text) if current else text
 
 
 def concealed(value: Any, keep: frozenset[str] = frozenset()) -> Any:
-    """Like :func:`redacted`, for every text in a value, keys included.
+    """Return a value with every text in it redacted, keys included.
 
     Args:
-        value: Dicts, lists and tuples of anything.
-        keep: Keys of the value that are no secrets, since asynctune itself put them there.
+        value: Dicts, lists and tuples of any values.
+        keep: Keys of the outermost dict to keep, since asynctune itself put them there.
     """
-    known = redactor.get()
-    if not known:
+    current = redactor.get()
+    if not current:
         return value
 
     def leaf(item: Any) -> Any:
         if isinstance(item, ResolvedSecret):
             return repr(item)
-        return known.text(item) if isinstance(item, str) else item
+        return current.text(item) if isinstance(item, str) else item
 
     return _mapped(value, leaf, lambda key: key if key in keep else leaf(key))
 
 
-def _resolved(leaf: Any) -> Any:
+def _resolve_leaf(leaf: Any) -> Any:
     if isinstance(leaf, Secret):
         return leaf.resolve()
-    if isinstance(leaf, ResolvedSecret):  # somebody resolved it before
+    if isinstance(leaf, ResolvedSecret):  # resolved in an earlier call, or by unpickling
         return leaf.secret.resolve()
     return leaf
 
@@ -222,13 +226,21 @@ def _mapped(
     name: Callable[[Any], Any] | None = None,
     depth: int = 0,
 ) -> Any:
-    """Return a value with its leaves replaced; what holds nothing that changes stays the same object."""
+    """Return a value with its leaves replaced. A container without a changed leaf stays the same object.
+
+    Args:
+        value: The value.
+        leaf: Called with each leaf; returns its replacement.
+        name: Called with each key of the outermost dict, and ``leaf`` with each key of the others; None
+            to keep all keys and the classes of the user's containers.
+        depth: The number of containers around the value.
+    """
     kind = type(value)
-    if kind is float or kind is int or kind is bool or value is None:  # most of any row
+    if kind is float or kind is int or kind is bool or value is None:  # most values of a row
         return value
     if kind is str:
         return leaf(value)
-    if depth > _DEEPEST:  # it contains itself, or might as well
+    if depth > _MAX_DEPTH:  # the value may contain itself
         return value if name is None else "..."
     if isinstance(value, Mapping):
         inner = leaf if name is not None else None
@@ -251,22 +263,22 @@ def _mapped(
     changed = [_mapped(item, leaf, name and leaf, depth + 1) for item in inside]
     if all(new is old for new, old in zip(changed, inside, strict=True)):
         return value
-    if name is not None:  # to be shown, so that a class of the user's need not be asked
+    if name is not None:  # for display, so the class of the user's container does not matter
         return tuple(changed) if isinstance(value, tuple) else changed
     return getattr(kind, "_make", kind)(changed)
 
 
 def _forms(value: str) -> Iterator[str]:
-    """List how a value may stand in a text, without what is too short to tell it from other text."""
-    from urllib.parse import quote, quote_plus  # for trials with secrets alone
+    """Yield the forms in which a text may hold a value, without forms too short to be recognised."""
+    from urllib.parse import quote, quote_plus  # a late import, since few trials have secrets
 
-    if len(value.strip()) < _SHORTEST:
+    if len(value.strip()) < _MIN_LENGTH:
         return
     whole = {value, value.strip()}
     for text in tuple(whole):
         whole |= {
             repr(text)[1:-1],
-            repr(text + '"')[1:-2],  # as it is quoted beside a quote of the other kind
+            repr(text + '"')[1:-2],  # repr escapes ' only in a text that also holds "
             ascii(text)[1:-1],
             json.dumps(text)[1:-1],
             json.dumps(text, ensure_ascii=False)[1:-1],
@@ -275,10 +287,10 @@ def _forms(value: str) -> Iterator[str]:
             quote_plus(text, errors="surrogateescape"),
         }
     whole |= {line.strip() for line in value.splitlines()}
-    yield from (form for form in whole if len(form) >= _SHORTEST)
+    yield from (form for form in whole if len(form) >= _MIN_LENGTH)
 
 
 def _in_common(form: str, text: str, start: int) -> int:
-    """Count the characters of a form that a text has from a place on."""
+    """Return the number of leading characters of a form that a text has at a position."""
     pairs = zip(form, text[start : start + len(form)], strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

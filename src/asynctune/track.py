@@ -1,7 +1,7 @@
-"""Reporting from a function: ``track.log`` and its modern spelling ``tune.report``.
+"""Reports from a function: ``track.log`` and its modern spelling ``tune.report``.
 
-The session of a trial is a context variable, so several trials in one process never share one.
-Outside a run the same calls write to a stand-alone trial directory.
+The session of a trial is a context variable, so each of several trials in one process has its own.
+Outside a run, the same calls write to a stand-alone trial directory.
 """
 
 from __future__ import annotations

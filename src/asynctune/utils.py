@@ -1,4 +1,4 @@
-"""Checks that a trainable can be saved and restored, before a run depends on it."""
+"""A check that a trainable can be saved and restored, before a run depends on it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from asynctune.trainable.durable import DurableTrainable
 async def validate_save_restore(
     trainable: Any, config: Mapping[str, Any] | None = None, use_object_store: bool = False
 ) -> bool:
-    """Train three times, save, restore into a second instance, and train that twice more.
+    """Train three times, save, restore into a second instance, and train the second one twice.
 
     Args:
-        trainable: The class or function. A durable one is given a temporary directory as its storage.
-        config: Its configuration.
-        use_object_store: Save to an object instead of a directory.
+        trainable: The class or function. The storage of a durable trainable is a temporary directory.
+        config: The configuration of the trainable.
+        use_object_store: Whether to save to an object instead of a directory.
 
     Returns:
         True.
 
     Raises:
         TrialError: A hook failed; its exception is the cause.
-        TuneError: The restored instance does not continue where the first one was.
+        TuneError: The restored instance does not continue at the iteration of the first one.
     """
     durable = inspect.isclass(trainable) and issubclass(trainable, DurableTrainable)
     async with (
@@ -53,7 +53,6 @@ async def validate_save_restore(
             found = (await second.train())[TRAINING_ITERATION]
             if found != expected:
                 raise TuneError(
-                    f"after restoring iteration {begin} the next training_iteration is {found}, "
-                    f"not {expected}"
+                    f"training_iteration must be {expected} after restoring iteration {begin}, got {found}"
                 )
     return True

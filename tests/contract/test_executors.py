@@ -8,16 +8,13 @@ from contextlib import suppress
 
 import anyio
 import anyio.to_thread
-import executor_trainables as given
 import pytest
 
-pytest.register_assert_rewrite("executor_harness", "executor_endings", "executor_suite")
-
-from executor_harness import cancel_everywhere, children, is_readable, watched  # noqa: E402
-from executor_suite import ExecutorContract  # noqa: E402
-
-from asynctune.executors import InlineExecutor, ProcessExecutor  # noqa: E402
-from asynctune.trainable.base import Trainable  # noqa: E402
+from asynctune import Trainable
+from asynctune.executors import InlineExecutor, ProcessExecutor
+from asynctune.testing import trainables as given
+from asynctune.testing._executor_harness import cancel_everywhere, children, is_readable, watched
+from asynctune.testing.executors import ExecutorContract
 
 
 class TestProcessExecutor(ExecutorContract):

@@ -1,4 +1,4 @@
-"""What the built-in loggers write, whether they write by themselves or through a LoggerWriter."""
+"""The loggers that come with asynctune keep the contract of loggers, and the formats of their files."""
 
 from __future__ import annotations
 
@@ -9,63 +9,27 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynctune.callbacks.logger_writer import LoggerWriter
 from asynctune.loggers import CSVLogger, FileLogger, JsonLogger, Logger, NoopLogger, UnifiedLogger
 from asynctune.loggers.files import Append, Replace, Rewrite, carry_out
+from asynctune.testing.loggers import (
+    Drive,
+    LoggerContract,
+    NewConfig,
+    files,
+    log_alone,
+    log_in_run,
+)
 
-
-@dataclass(frozen=True)
-class NewConfig:
-    config: dict[str, Any]
-
-
-Step: TypeAlias = dict[str, Any] | NewConfig
-Drive: TypeAlias = Callable[..., Awaitable[None]]
-
-
-async def stand_alone(
-    cls: type[Logger], logdir: Path, *steps: Step, config: dict[str, Any] | None = None
-) -> None:
-    def use() -> None:
-        logger = cls(config or {}, str(logdir))
-        for step in steps:
-            if isinstance(step, NewConfig):
-                logger.update_config(step.config)
-            else:
-                logger.on_result(step)
-        logger.close()
-
-    await anyio.to_thread.run_sync(use)  # it writes at once, which is not for an event loop
-
-
-async def log_writer(
-    cls: type[Logger], logdir: Path, *steps: Step, config: dict[str, Any] | None = None
-) -> None:
-    writer = LoggerWriter([cls])
-    writer.open("t1", config or {}, str(logdir), None)
-    for step in steps:
-        if isinstance(step, NewConfig):
-            writer.update_config("t1", step.config)
-        else:
-            writer.result("t1", step)
-    writer.end("t1")
-    writer.close()
-    with anyio.fail_after(60):
-        await writer.run()
-
-
-both_paths = pytest.mark.parametrize("drive", [stand_alone, log_writer])
+both_paths = pytest.mark.parametrize("drive", [log_alone, log_in_run])
 every_logger = pytest.mark.parametrize("cls", [JsonLogger, CSVLogger, UnifiedLogger])
 json_loggers = pytest.mark.parametrize("cls", [JsonLogger, UnifiedLogger])
 csv_loggers = pytest.mark.parametrize("cls", [CSVLogger, UnifiedLogger])
@@ -89,24 +53,26 @@ def header(logdir: Path) -> list[str]:
         return next(csv.reader(file))
 
 
-def files(logdir: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in logdir.iterdir()}
+class TestJsonLogger(LoggerContract):
+    logger_class = JsonLogger
+
+    def read_rows(self, logdir: Path) -> list[Any]:
+        return results(logdir)
 
 
-@pytest.mark.asyncio
-@every_logger
-async def test_both_paths_leave_the_same_files(cls: type[Logger], tmp_path: Path) -> None:
-    steps: list[Step] = [
-        {"loss": 1.0, "config": {"lr": 0.1}},
-        {"loss": math.nan, "eval": {"auc": 0.5, "bins": [1, None, 2.5]}, "config": {"lr": 0.1}},
-        NewConfig({"lr": 0.2, "f": print}),
-        {"note": 'a "quoted", word\r\nand a line', "loss": None},
-        {"loss": -math.inf, "done": True},
-    ]
-    await stand_alone(cls, tmp_path / "a", *steps, config={"lr": 0.1})
-    await log_writer(cls, tmp_path / "b", *steps, config={"lr": 0.1})
-    assert files(tmp_path / "a") == files(tmp_path / "b")
-    assert any(files(tmp_path / "a").values())
+class TestCSVLogger(LoggerContract):
+    logger_class = CSVLogger
+
+    def read_rows(self, logdir: Path) -> list[dict[str, str]]:
+        return table(logdir)
+
+
+class TestUnifiedLogger(LoggerContract):
+    logger_class = UnifiedLogger
+
+    def read_rows(self, logdir: Path) -> list[Any]:
+        assert [str(row.get("n")) for row in results(logdir)] == [row["n"] for row in table(logdir)]
+        return results(logdir)
 
 
 @pytest.mark.asyncio
@@ -314,17 +280,6 @@ async def test_files_and_new_directories_belong_to_their_owner_alone(
     }
 
 
-@pytest.mark.asyncio
-@both_paths
-@every_logger
-async def test_no_descriptor_is_left_open(drive: Drive, cls: type[Logger], tmp_path: Path) -> None:
-    await drive(cls, tmp_path / "first", {"a": 1})  # starts the threads, which may hold some
-    before = len(os.listdir("/proc/self/fd"))
-    for trial in range(20):
-        await drive(cls, tmp_path / str(trial), {"a": 1}, {"b": 1}, NewConfig({}))
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 _CELLS = st.none() | st.integers() | st.text() | st.booleans() | st.lists(st.integers())
 _ROWS = st.lists(st.dictionaries(st.text(), _CELLS, min_size=1), max_size=6)
 
@@ -348,7 +303,7 @@ def test_any_rows_over_any_resumes_can_be_read_back(sessions: list[list[dict[str
     rows = [row for session in sessions for row in session]
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "config"))
     wanted = [[_expected(row.get(key)) for key in columns] for row in rows]
-    for drive in (stand_alone, log_writer):
+    for drive in (log_alone, log_in_run):
         with tempfile.TemporaryDirectory() as folder:
             anyio.run(drive_all, drive, Path(folder))
             if not columns:
@@ -393,18 +348,6 @@ def test_each_result_is_in_its_file_when_a_logger_by_itself_returns(tmp_path: Pa
     for n in range(3):
         logger.on_result({"n": n})
         assert len(results(tmp_path)) == len(table(tmp_path)) == n + 1
-
-
-def test_writes_do_not_follow_a_changed_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    logger = UnifiedLogger({}, "t")
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    logger.on_result({"n": 1})
-    assert results(tmp_path / "t") == [{"n": 1}]
-    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_replacement_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -8,160 +8,136 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import takewhile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler_harness import CANDIDATES, ETA, GRACE, MAX_T, TIME, calm_scripts, rows, run_of
 
-from asynctune.errors import ConfigError, MetricMissing
-from asynctune.schedulers import Decision
-from asynctune.schedulers.asha import AsyncHyperBandScheduler
-from asynctune.testing.scheduling import Call, Script, play, replay
+from asynctune.schedulers import (
+    PB2,
+    ASHAScheduler,
+    Decision,
+    FIFOScheduler,
+    HyperBandForBOHB,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    MultiObjectiveASHAScheduler,
+    PopulationBasedTraining,
+)
+from asynctune.testing._random_scripts import TIME, calm_scripts
+from asynctune.testing.schedulers import SchedulerContract
+from asynctune.testing.scripts import Call, play, replay
 
-every = pytest.mark.parametrize("name", CANDIDATES)
-seeds = st.integers(0, 10**9)
-some = settings(max_examples=8)
-
-
-@every
-@given(seed=seeds)
-@some
-def test_every_trial_ends_whatever_happens(name, seed):
-    scripts, how = run_of(name, seed, troubled=True, crashes=True)
-    played = play(CANDIDATES[name].make, scripts, **how)
-    assert len(played.trials) == len(scripts)
-    for trial in played.trials.values():
-        assert trial.status.is_final
-
-
-@every
-@given(seed=seeds, cut=st.floats(0, 1))
-@some
-def test_one_that_is_told_the_same_without_being_asked_answers_the_same_from_then_on(
-    name, seed, cut
-):
-    scripts, how = run_of(name, seed, troubled=True, crashes=True)
-    played = play(CANDIDATES[name].make, scripts, **how)
-    replay(played, CANDIDATES[name].make, asked_from=int(cut * len(played.steps)))
+MAX_T, GRACE, ETA = 9, 2, 2
+ASHA = {"time_attr": TIME, "max_t": MAX_T, "grace_period": GRACE, "reduction_factor": ETA}
+HYPERBAND = {"time_attr": TIME, "max_t": MAX_T, "reduction_factor": ETA}
+MEDIAN = {"time_attr": TIME, "grace_period": GRACE, "min_samples_required": 2}
+PBT = {"time_attr": TIME, "perturbation_interval": 2, "quantile_fraction": 0.5}
 
 
-@every
-@given(seed=seeds, change=st.integers(0, 10**6))
-@some
-def test_no_decision_depends_on_what_comes_later(name, seed, change):
-    scripts, how = run_of(name, seed, troubled=True)
-    rng = random.Random(change)
-    number = rng.randrange(len(scripts))
-    old = scripts[number].rows
-    first = rng.randint(0, len(old))
-    new = tuple(row | {"score": rng.uniform(-9, 9), "cost": 1} for row in old[first:])
-    changed = list(scripts)
-    changed[number] = replace(scripts[number], rows=old[:first] + new)
-    before = play(CANDIDATES[name].make, scripts, **how).calls
-    after = play(CANDIDATES[name].make, changed, **how).calls
-    pairs = list(zip(before, after, strict=False))
-    same = list(takewhile(lambda pair: repr(pair[0]) == repr(pair[1]), pairs))
-    if len(same) < len(pairs):
-        one, other = pairs[len(same)]
-        assert one.trial_id == other.trial_id == f"t{number}"
-        assert (one.method, repr(one.given)) != (other.method, repr(other.given)), (
-            "it was told the same"
-        )
+class Contract(SchedulerContract):
+    test_the_hashes_of_strings_decide_nothing = None  # below, in one process for all of them
+
+    @pytest.fixture(params=range(8))
+    def seed(self):
+        return random.randrange(10**9)
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
+    def test_hundreds_of_troubled_runs_keep_the_contract(self, is_long):
+        for seed in range(20_000 if is_long else 200):
+            played = self.play(self.random_run(seed, troubled=True, crashes=True))
+            assert all(trial.status.is_final for trial in played.trials.values()), f"seed {seed}"
+            replay(played, self.make_scheduler, asked_from=seed % len(played.steps))
 
 
-@every
-@given(seed=seeds)
-@some
-def test_nobody_is_stopped_before_its_grace_is_over(name, seed):
-    scripts, how = run_of(name, seed, troubled=True)
-    candidate = CANDIDATES[name]
-    for call in play(candidate.make, scripts, **how).calls:
-        if call.method == "on_trial_result" and call.answer is Decision.STOP:
-            assert call.given[TIME] >= candidate.grace
+class TestFIFO(Contract):
+    reads_metric = False
+
+    def make_scheduler(self):
+        return FIFOScheduler()
 
 
-@every
-@given(seed=seeds, which=st.integers(0, 99))
-@some
-def test_a_trial_of_nan_harms_others_no_more_than_the_worst_one_would(name, seed, which):
-    scripts, how = run_of(name, seed, odd=False)
-    candidate = CANDIDATES[name]
-    number = which % len(scripts)
+class TestASHA(Contract):
+    grace = GRACE
 
-    def fates(score):
-        length = len(scripts[number].rows)
-        bad = replace(scripts[number], rows=rows([score] * length))
-        played = play(candidate.make, [*scripts[:number], bad, *scripts[number + 1 :]], **how)
-        return {
-            trial_id: (played.verdicts(trial_id), trial.stop_reason)
-            for trial_id, trial in played.trials.items()
-        }
-
-    assert fates(math.nan) == fates(candidate.worst)
+    def make_scheduler(self):
+        return ASHAScheduler(**ASHA)
 
 
-@every
-@given(seed=seeds)
-@some
-def test_trials_that_are_all_nan_end_too(name, seed):
-    scripts, how = run_of(name, seed)
-    bad = [replace(script, rows=rows([math.nan] * len(script.rows))) for script in scripts]
-    played = play(CANDIDATES[name].make, bad, **how)
-    assert all(trial.status == "TERMINATED" for trial in played.trials.values())
+class TestASHAWithBrackets(Contract):
+    grace = GRACE
+
+    def make_scheduler(self):
+        return ASHAScheduler(brackets=3, **ASHA)
 
 
-@every
-def test_it_serves_one_run_only(name):
-    scheduler = CANDIDATES[name].make()
-    scheduler.bind("score", "max")
-    with pytest.raises(ConfigError, match="was already used by another run; make a new one"):
-        scheduler.bind("score", "max")
+class TestASHAThatPromotes(Contract):
+    grace = MAX_T
+
+    def make_scheduler(self):
+        return ASHAScheduler(promote=True, **ASHA)
 
 
-@every
-@pytest.mark.parametrize("missing", ["score", TIME])
-def test_a_key_that_is_missing_is_an_error_that_lists_those_there_are(name, missing):
-    given_rows = [
-        {"cost": 1, **{key: value for key, value in row.items() if key != missing}}
-        for row in rows([1, 2, 3])
-    ]
-    if not CANDIDATES[name].needs_metric:
-        play(CANDIDATES[name].make, [Script(given_rows)])
-        return
-    with pytest.raises(MetricMissing, match=rf"{missing}.*cost"):
-        play(CANDIDATES[name].make, [Script(given_rows, {"x": 1})])
+class TestASHAThatPromotesInBrackets(Contract):
+    grace = MAX_T
+
+    def make_scheduler(self):
+        return ASHAScheduler(promote=True, brackets=3, **ASHA)
 
 
-@every
-def test_it_needs_an_objective_unless_it_has_its_own(name):
-    scheduler = CANDIDATES[name].make()
-    if scheduler.needs_metric:
-        with pytest.raises(ConfigError, match=f"{type(scheduler).__name__} needs an objective"):
-            scheduler.bind(None, None)
-    else:
-        scheduler.bind(None, None)
+class TestMultiObjectiveASHA(Contract):
+    grace = GRACE
+
+    def make_scheduler(self):
+        return MultiObjectiveASHAScheduler(metrics=["score", "cost"], modes=["max", "min"], **ASHA)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@every
-def test_hundreds_of_troubled_runs_keep_the_contract(name, is_long):
-    for seed in range(20_000 if is_long else 200):
-        scripts, how = run_of(name, seed, troubled=True, crashes=True)
-        played = play(CANDIDATES[name].make, scripts, **how)
-        assert all(trial.status.is_final for trial in played.trials.values()), f"seed {seed}"
-        replay(played, CANDIDATES[name].make, asked_from=seed % len(played.steps))
+class TestHyperBand(Contract):
+    grace = 1
+
+    def make_scheduler(self):
+        return HyperBandScheduler(**HYPERBAND)
 
 
-DIGEST = """
-import hashlib, random
-from scheduler_harness import CANDIDATES, calm_scripts
-from asynctune.testing.scheduling import play
-for name, candidate in CANDIDATES.items():
-    calls = play(candidate.make, calm_scripts(random.Random(7), odd=False, most=9), slots=3).calls
-    print(name, hashlib.sha256(repr(calls).encode()).hexdigest())
+class TestHyperBandForBOHB(Contract):
+    grace = 1
+
+    def make_scheduler(self):
+        return HyperBandForBOHB(**HYPERBAND)
+
+
+class TestMedian(Contract):
+    grace = GRACE
+
+    def make_scheduler(self):
+        return MedianStoppingRule(**MEDIAN)
+
+
+class TestMedianThatPauses(Contract):
+    def make_scheduler(self):
+        return MedianStoppingRule(hard_stop=False, **MEDIAN)
+
+
+class TestPBT(Contract):
+    def make_scheduler(self):
+        mutations = {"x": [0, 1, 2], "y": lambda: 7}
+        return PopulationBasedTraining(hyperparam_mutations=mutations, **PBT)
+
+
+class TestPB2(Contract):
+    worst_score = -math.inf  # the size of a change of the score matters
+    most_trials = 5
+
+    def make_scheduler(self):
+        return PB2(hyperparam_bounds={"x": [0.0, 2.0]}, **PBT)
+
+
+CONTRACTS = Contract.__subclasses__()
+DIGESTS = """
+from test_schedulers import CONTRACTS
+for contract in CONTRACTS:
+    print(contract.__name__, contract().digest())
 """
 
 
@@ -170,13 +146,13 @@ def test_the_hashes_of_strings_decide_nothing():
     for seed in ("1", "2"):
         path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
-        command = [sys.executable, "-c", DIGEST]
+        command = [sys.executable, "-c", DIGESTS]
         process = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=True
         )
         digests.append(process.stdout)
     assert digests[0] == digests[1]
-    assert digests[0].count("\n") == len(CANDIDATES)
+    assert digests[0].count("\n") == len(CONTRACTS)
 
 
 # Who goes on at a rung of ASHA
@@ -217,24 +193,22 @@ def check_promotions(calls: list[Call], levels: list[float]) -> int:
     return len(may_pass)
 
 
-@given(seed=seeds)
+@given(seed=st.integers(0, 10**9))
 @settings(max_examples=100)
 def test_who_is_promoted_by_asha_is_among_the_best_of_its_rung_at_that_moment(seed):
-    scripts, how = run_of("ASHA-promote", seed, troubled=True)
-    scripts = [replace(script, pauses_after=(), never_starts=False) for script in scripts]
-    played = play(CANDIDATES["ASHA-promote"].make, scripts, **how)
-    check_promotions(played.calls, [2, 4, 8])
+    contract = TestASHAThatPromotes()
+    run = contract.random_run(seed, troubled=True)
+    scripts = [replace(script, pauses_after=(), never_starts=False) for script in run.scripts]
+    check_promotions(contract.play(run, scripts).calls, [2, 4, 8])
 
 
 def test_the_check_of_promotions_sees_promotions_and_wrong_ones():
     scripts = calm_scripts(random.Random(3), odd=False) * 2
-    calls = play(CANDIDATES["ASHA-promote"].make, scripts, slots=3).calls
+    calls = play(TestASHAThatPromotes().make_scheduler, scripts, slots=3).calls
     assert check_promotions(calls, [2, 4, 8]) >= 3
 
     def careless():
-        return AsyncHyperBandScheduler(
-            max_t=MAX_T, grace_period=GRACE, reduction_factor=1.2, promote=True
-        )
+        return ASHAScheduler(promote=True, **ASHA | {"reduction_factor": 1.2})
 
     with pytest.raises(AssertionError):
         check_promotions(play(careless, scripts, slots=3).calls, [2, 4, 8])

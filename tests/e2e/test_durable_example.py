@@ -27,7 +27,9 @@ def test_it_is_killed_and_goes_on_from_the_bucket(tmp_path, s3_server):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "-- killed: the driver ended with -9" in done.stdout
-    assert re.search(r"-- went on in an empty directory: \d trials from a checkpoint", done.stdout)
+    assert re.search(
+        r"-- continued in an empty directory: \d trials from a checkpoint", done.stdout
+    )
     assert "resumed digits: " in done.stdout
     best = re.search(r"best accuracy ([\d.]+)", done.stdout)
     assert best is not None

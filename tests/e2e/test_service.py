@@ -188,9 +188,9 @@ async def test_a_run_that_is_deleted_is_cancelled_and_forgotten_and_its_workers_
             stream = events(response)
             await anext(stream)
             pool = service.app.state.pool
-            assert pool.pool.lent > 0
+            assert pool.pool.leased > 0
             assert (await client.delete(where)).status_code == 204
-            assert pool.pool.lent == 0
+            assert pool.pool.leased == 0
             *_, (name, end) = [event async for event in stream]
         assert name == "end"
         assert set(end["trials"]) == {"TERMINATED"}
@@ -219,18 +219,18 @@ async def test_a_run_whose_worker_is_killed_says_so_and_the_next_one_runs(servic
 
 
 WRONG = {
-    b"": "no JSON object",
-    b'{"samples": 2': "no JSON object",
-    b"\xff": "no JSON object",
-    b"[3]": "no JSON object",
-    b"null": "no JSON object",
-    b'{"samples": 0}': "samples is 0",
-    b'{"samples": 101}': "samples is 101",
-    b'{"samples": true}': "samples is True",
-    b'{"samples": 2, "epochs": "5"}': "epochs is '5'",
-    b'{"epochs": 1.0}': "epochs is 1.0",
-    b'{"epochs": NaN}': "epochs is nan",
-    b'{"trials": 3}': "trials is 3",
+    b"": "must be a JSON object",
+    b'{"samples": 2': "must be a JSON object",
+    b"\xff": "must be a JSON object",
+    b"[3]": "must be a JSON object",
+    b"null": "must be a JSON object",
+    b'{"samples": 0}': "got samples=0",
+    b'{"samples": 101}': "got samples=101",
+    b'{"samples": true}': "got samples=True",
+    b'{"samples": 2, "epochs": "5"}': "got epochs='5'",
+    b'{"epochs": 1.0}': "got epochs=1.0",
+    b'{"epochs": NaN}': "got epochs=nan",
+    b'{"trials": 3}': "got trials=3",
 }
 
 

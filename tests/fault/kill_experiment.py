@@ -6,7 +6,7 @@ from pathlib import Path
 
 import asynctune as tune
 from asynctune.executors import ProcessExecutor
-from asynctune.testing.ledger import Ledger
+from harness.ledger import Ledger
 
 NAME = "killed"
 ITERATIONS = 8

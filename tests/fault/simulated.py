@@ -9,8 +9,8 @@ import anyio
 import asynctune as tune
 from asynctune.executors import InlineExecutor
 from asynctune.experiment import events as ev
-from asynctune.testing.faults import FaultyFileSystem, using
-from asynctune.testing.ledger import Ledger
+from harness.faults import FaultyFileSystem, using
+from harness.ledger import Ledger
 
 ITERATIONS = 4
 SPACE = {"x": tune.grid_search([1, 2, 3, 4])}

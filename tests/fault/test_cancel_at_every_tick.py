@@ -10,7 +10,7 @@ import pytest
 
 import asynctune as tune
 from asynctune.executors import InlineExecutor, ProcessExecutor
-from asynctune.testing.ticks import TickLoop, cancelled_at
+from harness.ticks import TickLoop, cancelled_at
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import pytest
 from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
-from asynctune.testing.faults import Crash, FaultyFileSystem, using
-from asynctune.testing.ledger import Ledger
+from harness.faults import Crash, FaultyFileSystem, using
+from harness.ledger import Ledger
 
 pytestmark = pytest.mark.asyncio
 

@@ -7,8 +7,8 @@ from simulated import CONTROL, ITERATIONS, exists, experiment, rows_of, undistur
 
 import asynctune as tune
 from asynctune.schedulers import Exploit, TrialScheduler
-from asynctune.testing.faults import Crash, FaultyFileSystem, using
-from asynctune.testing.ledger import Ledger
+from harness.faults import Crash, FaultyFileSystem, using
+from harness.ledger import Ledger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ from asynctune.errors import StorageError, StorageFull, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.storage.checkpoints import directory as ckpt
 from asynctune.storage.filesystem import FileSystem
-from asynctune.testing.faults import using
+from harness.faults import using
 
 EXECUTORS = pytest.mark.parametrize("executor", [InlineExecutor, ProcessExecutor])
 
@@ -142,7 +142,7 @@ def test_a_file_that_vanishes_while_it_is_committed_is_the_fault_of_who_saved_it
         return directory
 
     monkeypatch.setattr(ckpt, "_walk", walked)
-    with pytest.raises(ValueError, match="gone or cannot be read"):
+    with pytest.raises(ValueError, match="is missing or cannot be read"):
         Saves({"save": saves}).save()
 
 

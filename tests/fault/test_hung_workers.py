@@ -15,8 +15,8 @@ import asynctune as tune
 from asynctune.errors import TrialTimeout
 from asynctune.executors import ProcessExecutor
 from asynctune.experiment.status import Status
-from asynctune.testing.crashes import Hangs
-from asynctune.testing.orphans import Census, Told
+from harness.crashes import Hangs
+from harness.orphans import Census, Told
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -106,4 +106,4 @@ async def test_the_error_of_a_hung_trial_is_a_timeout(told):
                 verbose=0,
             )
         assert pool.pids == []
-        assert pool.pool.lent == 0
+        assert pool.pool.leased == 0

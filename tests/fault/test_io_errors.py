@@ -9,8 +9,8 @@ from simulated import CONTROL, exists, experiment, rows_of, undisturbed
 
 import asynctune as tune
 from asynctune.errors import StorageError, StorageFull
-from asynctune.testing.faults import FaultyFileSystem, using
-from asynctune.testing.ledger import Ledger
+from harness.faults import FaultyFileSystem, using
+from harness.ledger import Ledger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kill_experiment import NAME, ledger_of, rows_of
 
-from asynctune.testing.killpoints import Experiment, kill_points
+from harness.killpoints import Experiment, kill_points
 
 EXPERIMENT = Experiment("kill_experiment:main", NAME, ledger_of, rows_of)
 

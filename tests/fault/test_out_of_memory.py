@@ -16,9 +16,9 @@ from asynctune.errors import TrialError, WorkerDied
 from asynctune.executors import ProcessExecutor
 from asynctune.executors.worker_server import Death
 from asynctune.experiment.status import Status
-from asynctune.testing.crashes import FAULTS, Hangs
-from asynctune.testing.orphans import Told
 from asynctune.trainable.worker.server import oom_kills
+from harness.crashes import FAULTS, Hangs
+from harness.orphans import Told
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the counters are those of Linux")
 MIB = 1 << 20
@@ -175,11 +175,11 @@ async def test_a_worker_that_cannot_be_forked_is_an_error_that_says_why(full):
             await tune.run(trains, num_samples=3, executor=pool, verbose=0)
         assert len(caught.value.failures) == 3
         assert all(re.match(said, str(error)) for error in caught.value.failures.values())
-        with pytest.raises(TrialError, match="no worker could be started at all: "):
+        with pytest.raises(TrialError, match=r"^no worker could be started: "):
             async with pool.actor(trains):
                 pass
         assert pool.pids == []
-        assert pool.pool.lent == 0
+        assert pool.pool.leased == 0
         full.unlink()
         analysis = await tune.run(trains, num_samples=3, executor=pool, verbose=0)
         assert [trial.status for trial in analysis.trials] == [Status.TERMINATED] * 3

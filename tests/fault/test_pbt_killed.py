@@ -10,8 +10,8 @@ from pbt_experiment import ITERATIONS, NAME
 import asynctune as tune
 from asynctune.experiment import events as ev
 from asynctune.experiment.reader import FILE_NAME, JournalReader
-from asynctune.schedulers._policies import GLOBAL_FILE, read_policy
-from asynctune.testing.kills import Drivers
+from asynctune.schedulers.policies import GLOBAL_FILE, read_policy
+from harness.kills import Drivers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 _STEP = 2500

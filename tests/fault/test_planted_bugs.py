@@ -36,36 +36,36 @@ BUGS = [
     Bug(
         "the names in a trial's directory are not synced",
         "storage/checkpoints/directory.py",
-        "    files.sync_directory(parent)\n",
+        "    filesystem.sync_directory(parent)\n",
         "",
         "fault/test_power_loss.py",
     ),
     Bug(
         "the name of the trial's directory itself is not synced",
         "storage/checkpoints/directory.py",
-        "        files.sync_directory(Path(parent).parent)\n",
+        "        filesystem.sync_directory(Path(parent).parent)\n",
         "        pass\n",
         "fault/test_power_loss.py",
     ),
     Bug(
         "the files of a checkpoint are not synced",
         "storage/checkpoints/directory.py",
-        "                files.sync_file(path)\n",
+        "                filesystem.sync_file(path)\n",
         "",
         "fault/test_power_loss.py",
     ),
     Bug(
         "the manifest is not synced before the rename",
         "storage/checkpoints/directory.py",
-        "            files.datasync(descriptor)\n",
+        "            filesystem.datasync(descriptor)\n",
         "            pass\n",
         "fault/test_power_loss.py",
     ),
     Bug(
         "a result is shown before it is written",
         "experiment/journal.py",
-        "        place = self._size\n",
-        "        place = self._size\n"
+        "        offset = self._size\n",
+        "        offset = self._size\n"
         "        self._recent.append(event)\n"
         "        self._recent_ends.append(self._size + len(data))\n"
         "        self._count += 1\n"
@@ -93,16 +93,15 @@ BUGS = [
     Bug(
         "a trial has ended before that is durable",
         "runner/trial_task/task.py",
-        "  # at once: a replay tells of it in the order of the journal\n"
-        "            await run.journal.synced()\n",
-        "\n",
+        "            run.decider.trial_ended(trial)\n            await run.journal.synced()\n",
+        "            run.decider.trial_ended(trial)\n",
         "fault/test_power_loss.py",
         "otherwise",
     ),
     Bug(
         "a torn end is not cut off before the first append",
         "experiment/journal.py",
-        "                self._files.truncate(self._file, stored.end)\n",
+        "                self._files.truncate(self._file, reader.end)\n",
         "                pass\n",
         "fault/test_journal_damage.py",
         "last_cuts",

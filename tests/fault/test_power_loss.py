@@ -14,8 +14,8 @@ import asynctune as tune
 from asynctune.experiment import events as ev
 from asynctune.experiment.reader import JournalReader
 from asynctune.storage.checkpoints.directory import find_root, verify
-from asynctune.testing.faults import Crash, ForgetfulFiles, using
-from asynctune.testing.ledger import Ledger
+from harness.faults import Crash, ForgetfulFiles, using
+from harness.ledger import Ledger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(300)]
 

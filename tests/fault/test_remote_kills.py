@@ -15,7 +15,7 @@ from asynctune.experiment import events as ev
 from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.experiment.remote.journal import RemoteJournal
 from asynctune.storage import open_storage
-from asynctune.testing.kills import Drivers
+from harness.kills import Drivers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(3600)]
 
@@ -66,7 +66,7 @@ def test_another_machine_goes_on_from_the_bucket_alone(tmp_path, s3_server, is_l
 def check_rows(local, storage, target):
     """Check that the bucket has all rows but the youngest; return how many of those it lacks."""
     target.mkdir()
-    was_there = RemoteJournal(storage).pull(target / FILE_NAME)
+    was_there = RemoteJournal(storage).download(target / FILE_NAME)
     there = rows_of(target / FILE_NAME) if was_there else []
     known = {key(event): event.row for event in there}
     here = rows_of(local)

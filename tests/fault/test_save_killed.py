@@ -13,7 +13,7 @@ import asynctune as tune
 from asynctune.executors import ProcessExecutor
 from asynctune.storage.checkpoints.directory import find_root, verify
 from asynctune.storage.filesystem import FileSystem, current
-from asynctune.testing.faults import FaultyFileSystem
+from harness.faults import FaultyFileSystem
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -11,8 +11,8 @@ import pytest
 from asynctune import Trainable
 from asynctune.errors import WorkerDied
 from asynctune.executors import ProcessExecutor
-from asynctune.testing import orphans
-from asynctune.testing.crashes import STATES
+from harness import orphans
+from harness.crashes import STATES
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc, and waits for pidfds"

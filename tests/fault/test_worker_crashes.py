@@ -18,7 +18,7 @@ from asynctune import Trainable, track
 from asynctune.errors import NotSerializable, TrialError, WorkerDied
 from asynctune.executors import ProcessExecutor
 from asynctune.experiment.status import Status
-from asynctune.testing.crashes import FAULTS, Crashes, fork_sleeper
+from harness.crashes import FAULTS, Crashes, fork_sleeper
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -45,10 +45,10 @@ async def pool_with_bystander():
             after = await bystander.train()
             assert (before["step"], after["step"]) == (1, 2)
             assert after["pid"] == before["pid"]
-            assert pool.pool.lent == 1
+            assert pool.pool.leased == 1
         async with pool.actor(Steady) as actor:
             assert (await actor.train())["step"] == 1
-        assert pool.pool.lent == 0
+        assert pool.pool.leased == 0
 
 
 def check(error, fault, phase, trial_id=None):
@@ -162,7 +162,7 @@ async def test_a_crash_is_raised_where_an_actor_is_awaited(phase):
 
 MODULE = """
 import os
-from asynctune.testing.crashes import FAULTS, Crashes
+from harness.crashes import FAULTS, Crashes
 
 class Imported(Crashes):
     pass
@@ -215,7 +215,7 @@ class ClosesEverything(Steady):
 
 async def test_a_worker_that_closes_its_channel_is_not_taken_for_one_out_of_memory():
     async with pool_with_bystander() as pool, pool.actor(ClosesEverything) as actor:
-        with pytest.raises(WorkerDied, match="its connection to the driver was closed") as caught:
+        with pytest.raises(WorkerDied, match="it closed its connection to the driver") as caught:
             await actor.train()
         assert "memory" not in str(caught.value)
         assert caught.value.signal == 9

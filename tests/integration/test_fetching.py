@@ -89,7 +89,7 @@ async def test_a_log_that_is_cut_here_is_brought_anew(tmp_path, fetch, remote):
     cut.write_bytes(cut.read_bytes()[:50])
     assert await fetch() == (
         0,
-        [f"{cut.parent.name}  TERMINATED  3 results, 0 checkpoints brought"],
+        [f"{cut.parent.name}  TERMINATED  3 results, 0 checkpoints downloaded"],
     )
     assert cut.read_bytes() == log_in(remote).read_bytes()
 
@@ -148,9 +148,9 @@ async def test_a_log_that_never_stops_growing_is_told_of_and_all_else_comes(
 
     lost, said = await fetch(Grows)
     assert lost == 1
-    assert "progress.csv was not brought" in said[0]
+    assert "progress.csv was not downloaded" in said[0]
     assert rows_in(tmp_path / "here") == [1, 2, 3]
-    assert "3 checkpoints brought" in said[1]
+    assert "3 checkpoints downloaded" in said[1]
     assert not list((tmp_path / "here").rglob("progress.csv"))
     assert not temporary(tmp_path / "here")
 
@@ -183,7 +183,7 @@ async def test_a_log_that_is_refused_is_told_of_and_a_place_that_is_down_ends_th
         return
     lost, said = await fetch(Refuses)
     assert lost == 1
-    assert said[0].endswith("progress.csv was not brought: GET progress.csv went wrong")
+    assert said[0].endswith("progress.csv was not downloaded: GET progress.csv went wrong")
     assert rows_in(tmp_path / "here") == [1, 2, 3]
 
 

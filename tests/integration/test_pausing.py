@@ -268,7 +268,9 @@ async def test_a_paused_trial_can_be_stopped_and_the_whole_run_too(tmp_path):
 
 
 async def test_who_cannot_save_is_refused_before_anything_starts(tmp_path):
-    with pytest.raises(tune.TuneError, match=r"TakesTurns, which pauses .* CannotSave defines"):
+    with pytest.raises(
+        tune.TuneError, match=r"scheduler must not pause .*, got TakesTurns; CannotSave defines"
+    ):
         await tune.run(CannotSave, scheduler=TakesTurns(), storage_path=tmp_path, verbose=0)
     assert list(tmp_path.iterdir()) == []
 
@@ -298,7 +300,9 @@ async def test_an_exploit_of_nobody_is_an_error_that_names_the_scheduler(tmp_pat
             return Exploit("nobody", {})
 
     async with InlineExecutor(1) as pool:
-        with pytest.raises(tune.TuneError, match=r"Wrong lets Adds_.* begin from 'nobody'"):
+        with pytest.raises(
+            tune.TuneError, match=r"Wrong must name .* donor of Adds_.*, got 'nobody'"
+        ):
             await tune.run(
                 Adds,
                 config={"x": 1},

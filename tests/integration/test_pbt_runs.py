@@ -12,7 +12,7 @@ import asynctune as tune
 from asynctune.executors import InlineExecutor
 from asynctune.experiment import events
 from asynctune.schedulers import PB2, PopulationBasedTraining, PopulationBasedTrainingReplay
-from asynctune.schedulers._policies import read_policy
+from asynctune.schedulers.policies import read_policy
 
 pytestmark = pytest.mark.asyncio
 INTERVAL = 2

@@ -188,7 +188,7 @@ def drop_the_older(first, journal, place):
         for n in (2, 4)
     ]
     segments = RemoteJournal(place)
-    segments.pull(journal)
+    segments.download(journal)
     segments.begin(2)
     data = b"".join(record(ev.encode(event, None)) for event in dropped)
     with journal.open("ab") as file:
@@ -333,11 +333,20 @@ async def test_a_durable_trainable_wants_a_remote_place(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"upload_dir": "ftp://x/y"}, "upload_dir: .*unknown kind"),
-        ({"upload_dir": 17}, "upload_dir: .*no place"),
-        ({"upload_dir": None, "storage_options": {"region": "x"}}, "neither upload_dir"),
-        ({"storage_path": "s3://bucket/x", "upload_dir": "s3://bucket/y"}, "give one of them"),
-        ({"upload_dir": None, "storage_path": "s3://"}, "storage_path: .*no place in a bucket"),
+        ({"upload_dir": "ftp://x/y"}, "upload_dir: .*must begin with s3://.*got 'ftp://x/y'"),
+        ({"upload_dir": 17}, "upload_dir: the location of a storage must be .*got 17"),
+        (
+            {"upload_dir": None, "storage_options": {"region": "x"}},
+            "storage_options must be None without upload_dir",
+        ),
+        (
+            {"storage_path": "s3://bucket/x", "upload_dir": "s3://bucket/y"},
+            "upload_dir must be None with",
+        ),
+        (
+            {"upload_dir": None, "storage_path": "s3://"},
+            "storage_path: .* form s3://bucket/path, got",
+        ),
         ({"upload_interval_s": 0}, "upload_interval_s"),
         ({"storage_options": 3}, "storage_options"),
     ],
@@ -375,7 +384,7 @@ async def test_what_could_not_be_uploaded_is_told_at_the_end_with_all_that_was_a
     with pytest.raises(StorageError, match="not everything could be uploaded") as raised:
         await run(tmp_path / "a", None, 4, upload_dir=Broken(tmp_path / "remote"))
     assert set(map(tuple, lines(raised.value.analysis).values())) == {(1, 2, 3, 4)}
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
     again = await run(tmp_path / "a", None, 4, resume=True, upload_dir=str(tmp_path / "remote"))
     place = LocalStorage(tmp_path / "remote" / "far")
 

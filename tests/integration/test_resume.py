@@ -66,15 +66,19 @@ async def test_auto_starts_what_does_not_exist_and_true_refuses_and_names_what_t
     assert not (results_dir / "again").exists()
     first = await run(resume="AUTO", stop={"n": 2})
     assert first.trials[0].num_results == 2
-    with pytest.raises(ConfigError, match="no experiment 'other'; there are again"):
+    with pytest.raises(ConfigError, match="no experiment 'other'; it has the experiments again"):
         await run(resume="errored", name="other")
-    with pytest.raises(ConfigError, match=r"name is 'again'.*exists.*resume=True"):
+    with pytest.raises(ConfigError, match=r"name must be .* got 'again'.*exists.*resume=True"):
         await run()
 
 
 @pytest.mark.parametrize(
     ("resume", "name", "message"),
-    [("yes", "a", "resume is 'yes'"), (1, "a", "resume is 1"), (True, None, "name is not given")],
+    [
+        ("yes", "a", "resume must be .* got 'yes'"),
+        (1, "a", "resume must be .* got 1"),
+        (True, None, "name must be the name of an experiment with resume=True, got None"),
+    ],
 )
 async def test_a_wrong_resume_is_refused(resume, name, message):
     with pytest.raises(ConfigError, match=message):
@@ -113,10 +117,10 @@ async def test_a_changed_space_metric_or_seed_is_refused_with_the_difference():
             r'was choice\(\["a", "b"\]\) and is choice',
         ),
         ({"config": space | {"fixed": 4}}, r"config\['fixed'\] was 3 and is 4"),
-        ({"config": space | {"new": 1}}, r"config\['new'\] is 1 and was not there"),
+        ({"config": space | {"new": 1}}, r"config\['new'\] is 1 and was missing"),
         (
             {"config": {"x": space["x"], "y": space["y"]}},
-            r"config\['fixed'\] was 3 and is not there",
+            r"config\['fixed'\] was 3 and is missing",
         ),
         ({"metric": "x"}, "metric was 'n' and is 'x'"),
         ({"mode": "min"}, "mode was 'max' and is 'min'"),
@@ -245,7 +249,7 @@ async def test_without_a_commit_it_stays_ended_with_a_notice(caplog):
     again = await run(Waits, resume=True, stop={"n": 4}, checkpoint_freq=0)
     assert [row["n"] for row in again.trials[0].results] == [1, 2]
     assert again.trials[0].stop_reason is StopReason.CANCELLED
-    assert "stays ended (cancelled): it has no checkpoint" in caplog.text
+    assert "stays ended (cancelled): the trial has no checkpoint" in caplog.text
 
 
 async def test_a_last_row_that_ends_a_trial_ends_it_without_another_train():
@@ -427,9 +431,9 @@ async def test_a_journal_whose_names_lead_outside_is_refused(results_dir):
         lines = whole.splitlines(keepends=True)
         changed = [record(line[18:-1].replace(trial_id.encode(), name.encode())) for line in lines]
         journal.write_bytes(b"".join(changed))
-        with pytest.raises(UnsafePath, match="a journal names"):
+        with pytest.raises(UnsafePath, match="in a journal must be a plain"):
             await run(resume=True)
-        with pytest.raises(UnsafePath, match="a journal names"):
+        with pytest.raises(UnsafePath, match="in a journal must be a plain"):
             tune.Analysis(first.path)
 
 
@@ -482,7 +486,9 @@ async def test_on_failure_answers_a_retry_or_none(answer):
         raise ValueError("boom")
 
     async with InlineExecutor(2) as pool:
-        with pytest.raises(tune.TuneError, match=r"on_failure\(\) answered .*tune.Retry or None"):
+        with pytest.raises(
+            tune.TuneError, match=r"on_failure\(\) must return a tune.Retry or None, got"
+        ):
             await tune.run(fails, on_failure=lambda trial, error: answer, executor=pool, verbose=0)
 
 

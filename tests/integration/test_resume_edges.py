@@ -15,7 +15,7 @@ import asynctune as tune
 from asynctune.executors import InlineExecutor
 from asynctune.experiment import events
 from asynctune.schedulers import TrialScheduler
-from asynctune.testing.faults import Crash, FaultyFileSystem, using
+from harness.faults import Crash, FaultyFileSystem, using
 
 pytestmark = pytest.mark.asyncio
 
@@ -204,7 +204,7 @@ async def test_a_journal_that_names_a_path_elsewhere_is_refused(tmp_path):
     event = events.Checkpointed(trial_id, 0, 1, precious, 2)
     with Path(tmp_path, "mine", "journal").open("ab") as file:
         file.write(record(events.encode(event)))
-    with pytest.raises(tune.TuneError, match="no plain path inside its experiment"):
+    with pytest.raises(tune.TuneError, match="must be a plain path inside its experiment, got"):
         await run(Counts, tmp_path, name="mine", resume=True, keep_checkpoints_num=1)
     assert Path(precious).exists()
 

@@ -220,7 +220,7 @@ def test_another_trainable_is_refused(curves):
 )  # fmt: skip
 def test_each_wrong_argument_is_refused_by_name(curves, argument, value):
     given = {"curves": curves} | {argument: value}
-    with pytest.raises(tune.ConfigError, match=f"^{argument} is "):
+    with pytest.raises(tune.ConfigError, match=f"^{argument} of SimulatedExecutor must be "):
         SimulatedExecutor(**given)
 
 

@@ -13,7 +13,7 @@ from trial_scripts import ANY_SCORE, SCORES, WITH_NAN, cases
 
 from asynctune.schedulers import Decision
 from asynctune.schedulers.asha import AsyncHyperBandScheduler
-from asynctune.testing.scheduling import play, replay
+from asynctune.testing.scripts import play, replay
 
 STOP = Decision.STOP
 LADDERS = st.sampled_from(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler, plan_band
-from asynctune.testing.scheduling import Script, curve, play
+from asynctune.testing.scripts import Script, curve, play
 
 ODD = (math.nan, math.inf, -math.inf, 0, 1)
 scores = st.one_of(st.sampled_from(ODD), st.floats(-9, 9))

@@ -14,7 +14,7 @@ from trial_scripts import ANY_SCORE, SCORES, cases
 
 from asynctune.schedulers import Decision
 from asynctune.schedulers.median import MedianStoppingRule
-from asynctune.testing.scheduling import play, replay
+from asynctune.testing.scripts import play, replay
 
 RULES = st.fixed_dictionaries(
     {

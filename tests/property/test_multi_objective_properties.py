@@ -13,7 +13,7 @@ from trial_scripts import ANY_SCORE, SCORES, WITH_NAN, cases
 from asynctune.schedulers import Decision
 from asynctune.schedulers._fronts import Fronts, dominates
 from asynctune.schedulers.multi_objective import MultiObjectiveASHAScheduler
-from asynctune.testing.scheduling import play, replay
+from asynctune.testing.scripts import play, replay
 
 POINTS = st.integers(1, 3).flatmap(
     lambda size: st.lists(st.tuples(*[st.integers(-4, 4).map(float)] * size), max_size=25)
@@ -66,7 +66,7 @@ def test_the_fronts_are_what_is_left_when_the_better_are_taken_away(points):
     sizes = fronts.sizes()
     for place in range(len(sizes) + 1):
         count = sum(sizes[:place])
-        best = {number for number in range(len(points)) if fronts.is_among(number, count)}
+        best = {number for number in range(len(points)) if fronts.is_in_best(number, count)}
         assert best == set().union(*peeled(points)[:place])
 
 
@@ -75,7 +75,7 @@ def test_exactly_so_many_are_among_the_best_and_nobody_dominates_them_who_is_not
     fronts = Fronts()
     for point in points:
         fronts.add(point)
-    best = [number for number in range(len(points)) if fronts.is_among(number, count)]
+    best = [number for number in range(len(points)) if fronts.is_in_best(number, count)]
     assert len(best) == min(count, len(points))
     left = set(range(len(points))) - set(best)
     assert not any(dominates(points[out], points[there]) for out in left for there in best)

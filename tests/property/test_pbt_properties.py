@@ -16,7 +16,7 @@ from asynctune.schedulers._explore import check_mutations, explore
 from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay
-from asynctune.testing.scheduling import Script, curve, play, replay
+from asynctune.testing.scripts import Script, curve, play, replay
 
 # Nothing here is about time, and other work may slow the machine down.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)

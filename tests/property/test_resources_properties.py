@@ -60,17 +60,17 @@ def assert_within(pool, lent):
     assert set(on_gpus) <= set(pool.gpus)
     assert all(amount <= 1 for amount in on_gpus.values())
     assert pool.slots is None or len(lent) <= pool.slots
-    assert pool.lent == len(lent)
+    assert pool.leased == len(lent)
 
 
 def assert_whole(pool):
     """All that a pool has can be had in one share, and then there is nothing left."""
     everything = Resources(cpu=pool.cpus, gpu=len(pool.gpus), custom_resources=pool.custom)
-    assert pool.lent == 0
-    share = pool.take(everything)
+    assert pool.leased == 0
+    share = pool.acquire(everything)
     for more in ({"cpu": 0.01}, {"gpu": 0.01}, {"custom_resources": {"tpu": 0.01}}):
-        assert pool.take(Resources(**{"cpu": 0, **more})) is None
-    pool.give_back(share)
+        assert pool.acquire(Resources(**{"cpu": 0, **more})) is None
+    pool.release(share)
 
 
 @given(pools, steps)
@@ -79,15 +79,15 @@ def test_a_pool_never_lends_more_than_it_has_and_ends_as_it_began(pool, steps):
     lent = []
     for take, request, which in steps:
         if take or not lent:
-            share = pool.take(request)
+            share = pool.acquire(request)
             if share is not None:
                 assert share.resources == request
                 lent.append(share)
         else:
-            pool.give_back(lent.pop(which % len(lent)))
+            pool.release(lent.pop(which % len(lent)))
         assert_within(pool, lent)
     for share in lent:
-        pool.give_back(share)
+        pool.release(share)
     assert_whole(pool)
 
 
@@ -96,27 +96,27 @@ def test_what_passes_the_check_fits_the_empty_pool_and_what_does_not_never_fits(
     try:
         pool.check(request, what="resources_per_trial")
     except ConfigError:
-        assert pool.take(request) is None
+        assert pool.acquire(request) is None
     else:
-        assert pool.take(request) is not None
+        assert pool.acquire(request) is not None
 
 
 @given(pools, st.lists(requests, max_size=8), requests)
 def test_what_is_refused_now_fits_once_all_is_given_back(pool, others, request):
-    fits = pool.take(request)
+    fits = pool.acquire(request)
     if fits is not None:
-        pool.give_back(fits)
-    lent = [share for share in map(pool.take, others) if share is not None]
+        pool.release(fits)
+    lent = [share for share in map(pool.acquire, others) if share is not None]
     for share in reversed(lent):
-        pool.give_back(share)
-    assert (pool.take(request) is None) == (fits is None)
+        pool.release(share)
+    assert (pool.acquire(request) is None) == (fits is None)
 
 
 @given(st.integers(1, 99), st.integers(1, 4))
 def test_as_many_fractions_fit_as_the_arithmetic_of_hundredths_allows(hundredth, count):
     pool = ResourcePool(0, [str(i) for i in range(count)])
     lent = 0
-    while pool.take(Resources(cpu=0, gpu=hundredth / 100)) is not None:
+    while pool.acquire(Resources(cpu=0, gpu=hundredth / 100)) is not None:
         lent += 1
     assert lent == count * (100 // hundredth)
 

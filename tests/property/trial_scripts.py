@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from asynctune.testing.scheduling import Script, curve
+from asynctune.testing.scripts import Script, curve
 
 SCORES = st.integers(-6, 6).map(float)
 WITH_NAN = st.one_of(SCORES, st.just(math.nan))

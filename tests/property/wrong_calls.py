@@ -268,7 +268,7 @@ SPECIAL = [
                MINUS_HUGE),
     *wrong("on_failure", tune.Retry, no_argument, lambda trial: None, 3, Made("Retry()", tune.Retry)),
     *(Wrong({"on_failure": Made(f"lambda, default {given}", functools.partial(tune.Retry, **given))},
-          ("Retry", "resources."))
+          ("Retry", "of Resources must be "))
       for given in ({"delay": -1}, {"delay": math.nan}, {"delay": "1"}, {"delay": math.inf},
       {"delay": timedelta(-1)},
                     {"resources": {"cpu": -1}}, {"resources": {"cpus": 1}}, {"resources": 3},

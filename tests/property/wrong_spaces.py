@@ -245,7 +245,7 @@ def is_a_number(value: Any) -> bool:
 
 def with_sampler(config: Any, key: Any, name: str, given: Mapping[str, Any], culprit: str) -> Wrong:
     node = Made(f"{name}({given})", lambda: getattr(tune, name)(**made(given)))
-    return Wrong({"config": placed(config, key, node)}, (f"{name}: {culprit} ",))
+    return Wrong({"config": placed(config, key, node)}, (f"{culprit} of {name} must be ",))
 
 
 @st.composite

@@ -12,9 +12,9 @@ import pytest
 
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.schedulers import Free
-from asynctune.schedulers._rungs import Ladder, Rung, between
+from asynctune.schedulers._rungs import Ladder, Rung, interpolate
 from asynctune.schedulers.asha import AsyncHyperBandScheduler
-from asynctune.testing.scheduling import Script, curve, play, replay
+from asynctune.testing.scripts import Script, curve, play, replay
 
 NAN, INF = math.nan, math.inf
 
@@ -77,13 +77,13 @@ def promoting(**arguments):
     ],
 )
 def test_the_rungs_are_powers_of_the_reduction_factor_up_to_max_t(grace, max_t, eta, levels):
-    ladder = Ladder.checked("ASHA", max_t, grace, eta)
+    ladder = Ladder.from_arguments("ASHA", max_t, grace, eta)
     assert ladder.levels() == pytest.approx(levels)
     assert ladder.levels(2) == pytest.approx(levels[2:])
 
 
 def test_the_least_of_all_floats_can_be_a_rung():
-    levels = Ladder.checked("ASHA", 1e-300, 5e-324, 1.2).levels()
+    levels = Ladder.from_arguments("ASHA", 1e-300, 5e-324, 1.2).levels()
     assert list(levels) == sorted(set(levels))
 
 
@@ -102,11 +102,11 @@ def test_the_quantile_of_a_rung_is_that_of_numpy(scores):
 )
 def test_what_lies_between_two_scores_is_finite_and_between_them(lower, upper):
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
-        found = between(lower, upper, share)
+        found = interpolate(lower, upper, share)
         assert lower <= found <= upper
         assert math.isfinite(found)
-    assert between(lower, upper, 0) == lower
-    assert between(lower, lower, 0.3) == lower
+    assert interpolate(lower, upper, 0) == lower
+    assert interpolate(lower, lower, 0.3) == lower
 
 
 # Stopping
@@ -452,7 +452,7 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
     for value in WRONG[name]:
         culprit = "grace_period" if (name, value) == ("max_t", 0.5) else name
         with pytest.raises(
-            ConfigError, match=rf"^{culprit} of AsyncHyperBandScheduler is "
+            ConfigError, match=rf"^{culprit} of AsyncHyperBandScheduler must be "
         ) as caught:
             AsyncHyperBandScheduler(**{"metric": "score", "mode": "max", name: value})
         assert len(str(caught.value)) < 500

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pickle
+import threading
 import tracemalloc
 
 import pytest
@@ -283,11 +284,16 @@ def test_a_save_of_which_a_file_is_gone_takes_with_it_what_it_has_stored(storage
 def test_what_could_not_be_removed_then_is_removed_after_a_later_commit(scripted, local):
     commits = Commits(scripted)
 
-    def is_down(call):  # from the first upload of "c" on
-        if "/c" in call or call.startswith(("list checkpoint", "delete")):
+    stored = threading.Event()
+
+    def is_down(call):  # from the first upload of "c" on, while "a" comes to be stored
+        if call.endswith("/c"):
+            assert stored.wait(20)
+        if call.endswith("/c") or call.startswith(("list checkpoint", "delete")):
             raise StorageError(f"{call} failed")
 
     scripted.script.before = is_down
+    scripted.script.after = lambda call: stored.set() if call.endswith("/a") else None
     with pytest.raises(StorageError, match="upload"):
         commits.commit(saved(local, "checkpoint_1", OLD))
     assert files_below_now(scripted, "checkpoint_1")
@@ -391,7 +397,7 @@ def test_who_wrote_before_is_fenced_when_somebody_else_has_begun(storage, local,
     first.commit(saved(local, "checkpoint_1", OLD))
     second.claim()
     for number in (2, 3):
-        with pytest.raises(Fenced, match="nothing more is written"):
+        with pytest.raises(Fenced, match=r"this writer stops writing$"):
             first.commit(saved(local, f"checkpoint_{number}", OLD))
     second.commit(saved(local, "checkpoint_4", NEW))
     assert names(storage) == ["checkpoint_4", "checkpoint_1"]
@@ -924,7 +930,7 @@ def test_a_listing_with_a_name_that_no_record_has_is_refused(scripted, local, tm
         lambda: Commits(scripted).commit(root),
         lambda: Commits(scripted).delete("checkpoint_1"),
     ):
-        with pytest.raises(UnsafePath, match="Remove it"):
+        with pytest.raises(UnsafePath, match="Remove the object"):
             call()
     assert scripted.script.objects == {}
     assert sorted(written(tmp_path)) == before
@@ -1042,7 +1048,7 @@ def test_a_record_that_is_far_too_long_is_not_read(tmp_path):
     storage.create("commits/00000001", b"x")
     with (tmp_path / "remote" / "commits" / "00000001").open("r+b") as file:
         file.truncate(1 << 40)
-    with pytest.raises(StorageError, match="more than"):
+    with pytest.raises(StorageError, match="more than the limit of"):
         Commits(storage).find("checkpoint_1")
 
 

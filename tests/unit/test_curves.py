@@ -55,13 +55,13 @@ def test_null_is_nan(tmp_path):
     [
         ([], "not enough values"),
         ([HEAD], "at least one curve"),
-        ([HEAD, LINE | {"seconds": [1.0]}], "curve 0 has 2 values of loss and 1 of seconds"),
-        ([HEAD, LINE | {"seconds": [1.0, -1.0]}], "curve 0: seconds"),
-        ([HEAD, LINE | {"loss": [1.0, "x"]}], "curve 0: the values of loss"),
-        ([HEAD, LINE, LINE | {"config": {"momentum": 1}}], "curve 1 has the keys"),
+        ([HEAD, LINE | {"seconds": [1.0]}], "loss of curve 0 must have 1 values, .*, got 2"),
+        ([HEAD, LINE | {"seconds": [1.0, -1.0]}], "seconds of curve 0 must all be finite"),
+        ([HEAD, LINE | {"loss": [1.0, "x"]}], "loss of curve 0 must have numbers as values"),
+        ([HEAD, LINE, LINE | {"config": {"momentum": 1}}], "curve 1 must have the keys"),
         ([HEAD, {"seconds": []}], "config"),
-        ([{"domains": {"lr": {"kind": "normal"}}}, LINE], "domain of 'lr'"),
-        ([{"domains": {"momentum": {"kind": "choice", "values": [1]}}}, LINE], "domains has the keys"),
+        ([{"domains": {"lr": {"kind": "normal"}}}, LINE], "domain of 'lr' must be .*got 'normal'"),
+        ([{"domains": {"momentum": {"kind": "choice", "values": [1]}}}, LINE], "domains of Curves must"),
         ([3, LINE], "get"),
     ],
 )  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_file_that_is_no_table_is_refused_with_its_name_and_what_is_wrong(
     tmp_path, lines, blamed
 ):
     path = written(tmp_path / "table.jsonl", *lines)
-    with pytest.raises(ConfigError, match=f"table.jsonl is no table of curves: .*{blamed}"):
+    with pytest.raises(ConfigError, match=f"table.jsonl is not a table of curves: .*{blamed}"):
         Curves.load(path)
 
 
@@ -132,11 +132,17 @@ def test_the_nearest_is_the_nearest_of_all():
 @pytest.mark.parametrize(
     ("config", "blamed"),
     [
-        ({"curve": 4}, "curves have the numbers 0 to 3"),
-        ({"curve": "x"}, "config['curve'] is 'x'"),
+        ({"curve": 4}, "config['curve'] must be an int from 0 to 3, got 4"),
+        ({"curve": "x"}, "config['curve'] must be an int from 0 to 3, got 'x'"),
         ({"lr": 0.1, "layers": 1}, "config has no 'solver'"),
-        ({"lr": "x", "layers": 1, "solver": "sgd"}, "config['lr'] is 'x'; a number"),
-        ({"lr": 0.1, "layers": 1, "solver": "lbfgs"}, "one of ['sgd', 'adam'] is wanted"),
+        (
+            {"lr": "x", "layers": 1, "solver": "sgd"},
+            "config['lr'] must be a finite number, got 'x'",
+        ),
+        (
+            {"lr": 0.1, "layers": 1, "solver": "lbfgs"},
+            "config['solver'] must be one of ['sgd', 'adam'], got 'lbfgs'",
+        ),
     ],
 )
 def test_a_configuration_without_a_curve_is_refused_by_its_key(config, blamed):
@@ -150,12 +156,12 @@ def test_the_spaces_are_the_rows_the_grid_and_the_domains():
     assert curves.space() == {"curve": tune.randint(0, 4)}
     assert curves.space("grid") == {"curve": tune.grid_search([0, 1, 2, 3])}
     assert curves.space("domains") == curves.domains
-    with pytest.raises(ConfigError, match="kind is 'all'"):
+    with pytest.raises(ConfigError, match=r"^kind of .*'domains', got 'all'"):
         curves.space("all")
 
 
 def test_domains_that_cannot_be_measured_are_refused():
-    with pytest.raises(ConfigError, match=r"domains\['lr'\] is RandN"):
+    with pytest.raises(ConfigError, match=r"^domains\['lr'\] of Curves must be .*got RandN"):
         Curves([Curve({"lr": 1.0}, [1.0], {})], {"lr": tune.randn()})
 
 

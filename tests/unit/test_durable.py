@@ -14,7 +14,7 @@ from asynctune.loggers import NoopLogger
 from asynctune.storage import LocalStorage, Storage
 from asynctune.storage.checkpoints.commits import Commits, RemoteDir
 from asynctune.storage.checkpoints.records import Writer
-from asynctune.trainable.context import SyncHookCaller, TrainableContext, host
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, current_context
 from asynctune.trainable.durable import DurableTrainable
 from scripted_storage import ScriptedStorage
 
@@ -276,10 +276,14 @@ def test_every_form_of_the_constructor_works(remote, tmp_path, as_path):
 @pytest.mark.parametrize(
     ("where", "options", "message"),
     [
-        (None, None, "remote_checkpoint_dir is None"),
-        ("", None, "remote_checkpoint_dir is ''"),
-        ({"layout": "dict"}, None, "remote_checkpoint_dir is"),
-        ("ftp://x/y", None, "unknown kind"),
+        (None, None, "remote_checkpoint_dir must be a URL .* or a directory, got None$"),
+        ("", None, "remote_checkpoint_dir must be a URL .* or a directory, got ''$"),
+        (
+            {"layout": "dict"},
+            None,
+            "remote_checkpoint_dir must be a URL .*, got {'layout': 'dict'}$",
+        ),
+        ("ftp://x/y", None, "URL of a storage must begin with .*, got 'ftp://x/y'"),
         ("somewhere", {"region": "x"}, "storage_options has 'region'"),
     ],
 )
@@ -383,7 +387,7 @@ def test_the_local_copy_may_lie_anywhere_in_the_logdir(remote):
 @pytest.mark.parametrize("inside", ["../elsewhere", "/"])
 def test_a_local_copy_outside_of_the_logdir_is_refused_before_anything_is_saved(remote, inside):
     a = trained(Counts(remote))
-    with pytest.raises(ValueError, match=r"checkpoint_dir is .* does not lie in the logdir"):
+    with pytest.raises(ValueError, match=r"^checkpoint_dir must be inside the logdir '.*', got '"):
         a.save(os.path.join(a.logdir, inside))
     assert not Path(remote).exists()
     assert not os.path.exists(os.path.join(a.logdir, "../elsewhere"))
@@ -506,7 +510,7 @@ def test_a_damaged_copy_that_is_not_there_either_is_told_of(remote):
     shutil.rmtree(remote)
     with pytest.raises(CheckpointCorrupt) as raised:
         a.restore(path)
-    assert any("nor is 'checkpoint_1'" in note for note in raised.value.__notes__)
+    assert any("'checkpoint_1' is not in" in note for note in raised.value.__notes__)
 
 
 def test_what_was_never_saved_is_not_found(remote, tmp_path):
@@ -541,15 +545,15 @@ def test_another_trials_checkpoint_is_never_mistaken_for_one_of_its_own(tmp_path
         logdir = tmp_path / "here" / trial_id
         logdir.mkdir(parents=True)
         remote = RemoteDir(place.below(trial_id), Writer(0, 0, "same"))
-        token = host.set(
+        token = current_context.set(
             TrainableContext(
-                logdir=str(logdir), calls=SyncHookCaller(), trial_id=trial_id, remote=remote
+                logdir=str(logdir), hooks=SyncHookCaller(), trial_id=trial_id, remote=remote
             )
         )
         try:
             return Counts(place.below(trial_id).url)
         finally:
-            host.reset(token)
+            current_context.reset(token)
 
     own, donor = made("own"), made("donor")
     own.train()

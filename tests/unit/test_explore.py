@@ -142,7 +142,9 @@ def test_objects_of_a_list_are_found_again_and_come_back_themselves():
 
 
 def test_a_dict_of_mutations_wants_a_dict_in_the_config():
-    with pytest.raises(TuneError, match=r"has a dict at 'a', where the config has 3"):
+    with pytest.raises(
+        TuneError, match=r"^the config must have a dict at 'a', as hyperparam_mutations has, got 3$"
+    ):
         explore({"a": 3}, {"a": {"b": tune.choice([1])}}, random.Random(0))
 
 
@@ -162,19 +164,22 @@ async def coroutine():
 @pytest.mark.parametrize(
     ("mutations", "said"),
     [
-        (3, "m is 3; a dict"),
-        ([("x", [1])], "m is"),
-        ({"x": 3}, r"m\['x'\] is 3"),
-        ({"x": None}, r"m\['x'\] is None"),
-        ({"x": []}, r"m\['x'\] is empty"),
-        ({"x": "abc"}, r"m\['x'\] is 'abc'"),
-        ({"a": {"b": 1.5}}, r"m\['a'\]\['b'\] is 1.5"),
-        ({"x": tune.grid_search([1])}, r"m\['x'\] is a grid_search"),
-        ({"x": tune.sample_from(lambda spec: 1)}, r"m\['x'\] is a sample_from"),
-        ({"x": [1, tune.uniform(0, 1)]}, r"m\['x'\] holds a sampler"),
-        ({"x": tune.choice([{"y": tune.uniform(0, 1)}])}, r"m\['x'\] holds a sampler"),
-        ({"x": lambda spec: 1}, r"m\['x'\] is <function"),
-        ({"x": coroutine}, r"m\['x'\] is <function"),
+        (3, "m must be a dict of the values to mutate, got 3$"),
+        ([("x", [1])], "m must be a dict"),
+        ({"x": 3}, r"m\['x'\] must be .*, got 3"),
+        ({"x": None}, r"m\['x'\] must be .*, got None"),
+        ({"x": []}, r"m\['x'\] must be a list of at least one value, got \[\]"),
+        ({"x": "abc"}, r"m\['x'\] must be .*, got 'abc'"),
+        ({"a": {"b": 1.5}}, r"m\['a'\]\['b'\] must be .*, got 1.5"),
+        ({"x": tune.grid_search([1])}, r"m\['x'\] must be .*, got a grid_search"),
+        ({"x": tune.sample_from(lambda spec: 1)}, r"m\['x'\] must be .*, got a sample_from"),
+        ({"x": [1, tune.uniform(0, 1)]}, r"m\['x'\] must be .* without samplers, got \["),
+        (
+            {"x": tune.choice([{"y": tune.uniform(0, 1)}])},
+            r"m\['x'\] must be .* without samplers, got \[",
+        ),
+        ({"x": lambda spec: 1}, r"m\['x'\] must be .*, got <function"),
+        ({"x": coroutine}, r"m\['x'\] must be .*, got <function"),
     ],
 )
 def test_a_wrong_mutation_is_refused_by_its_name(mutations, said):

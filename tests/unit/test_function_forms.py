@@ -19,7 +19,7 @@ import asynctune as tune
 from asynctune import track
 from asynctune.errors import ConfigError, TrialError, TrialStopped, TuneError
 from asynctune.function_runner import StatusReporter, wrap_function
-from asynctune.trainable.context import SyncHookCaller, TrainableContext, host, step
+from asynctune.trainable.context import SyncHookCaller, TrainableContext, current_context, step
 
 WAIT_S = 2.0
 
@@ -206,7 +206,8 @@ def make(tmp_path):
             logdir = tmp_path / f"trial_{len(made)}"
             logdir.mkdir()
             context.run(
-                host.set, TrainableContext(logdir=str(logdir), calls=SyncHookCaller(), **place)
+                current_context.set,
+                TrainableContext(logdir=str(logdir), hooks=SyncHookCaller(), **place),
             )
         made.append(context.run(wrap_function(function), config))
         return made[-1]
@@ -215,7 +216,7 @@ def make(tmp_path):
     for probe in probes:
         probe.release.set()
     for trainable in made:
-        if inspect.iscoroutine(value := getattr(getattr(trainable, "_ended", None), "value", None)):
+        if inspect.iscoroutine(value := getattr(getattr(trainable, "_end", None), "value", None)):
             value.close()  # that it was never awaited would be a warning in another test
         within(WAIT_S, trainable.stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -53,6 +54,64 @@ def test_every_rule_that_ruff_ignores_has_its_reason_beside_it():
     ]
     explained = re.findall(r'^    "([A-Z]+\d*)", *# \S.*$', PYPROJECT, re.MULTILINE)
     assert sorted(explained) == sorted(ignored)
+
+
+# The layout of the package
+
+
+PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
+MODULES = sorted(path.stem for path in SOURCE.glob("*.py"))
+TO_EVERY_PACKAGE = {"_checks", "_threads", "_version"}
+
+
+def imports_of(path):
+    """Every name that a module imports from asynctune, as ``package.module.name``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "asynctune":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "asynctune")
+
+
+def test_the_top_of_the_package_has_few_entries():
+    assert len(PACKAGES) <= 13
+    assert len(MODULES) <= 12
+    assert {name for name in MODULES if name.startswith("_") and name[1] != "_"} == TO_EVERY_PACKAGE
+
+
+def test_the_import_contracts_name_every_package_in_few_layers():
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    layers = next(c["layers"] for c in contracts if c.get("containers") == ["asynctune"])
+    assert len(layers) <= 12
+    named = {name for layer in layers for name in layer.split(" : ")}
+    assert named == {*PACKAGES, *MODULES} - {"__init__"}
+
+
+def test_no_package_imports_what_is_private_to_another():
+    private = []
+    for path in SOURCE.rglob("*.py"):
+        own = path.relative_to(SOURCE).parts[0]
+        for name in imports_of(path):
+            parts = name.split(".")[1:]
+            if {*parts[:1]} <= {own, *TO_EVERY_PACKAGE}:
+                continue
+            if any(part.startswith("_") for part in parts):
+                private.append(f"{path.relative_to(SOURCE)} imports {name}")
+    assert private == []
+
+
+PROSE = [
+    *SOURCE.rglob("*.py"),
+    *ROOT.glob("docs/**/*.md"),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
+
+
+def test_the_prose_is_plain():
+    text = "\n".join(path.read_text() for path in PROSE)
+    assert re.findall(r"\b(?:is|are) wanted\b", text) == []
+    assert len(re.findall(r"\b(?:nobody|whoever|somebody)\b", text, re.IGNORECASE)) <= 5
 
 
 def test_the_readme_shows_the_quickstart_as_it_is():

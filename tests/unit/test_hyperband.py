@@ -11,7 +11,7 @@ import pytest
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.schedulers import Free
 from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler, plan_band
-from asynctune.testing.scheduling import Script, curve, play
+from asynctune.testing.scripts import Script, curve, play
 
 
 class Bench:
@@ -414,29 +414,29 @@ def test_bohb_has_a_hyperband_of_its_own_name():
     scheduler = HyperBandForBOHB(metric="a", mode="min", max_t=9)
     assert scheduler.needs_checkpoints
     assert scheduler.debug_string().startswith("Using HyperBandForBOHB: ")
-    with pytest.raises(ConfigError, match=r"max_t of HyperBandForBOHB is 0;"):
+    with pytest.raises(ConfigError, match=r"max_t of HyperBandForBOHB must be .*, got 0$"):
         HyperBandForBOHB(max_t=0)
 
 
 @pytest.mark.parametrize(
     ("argument", "value", "said"),
     [
-        ("time_attr", "", "the name of a key"),
-        ("time_attr", 3, "the name of a key"),
-        ("time_attr", None, "the name of a key"),
+        ("time_attr", "", "a key of the results"),
+        ("time_attr", 3, "a key of the results"),
+        ("time_attr", None, "a key of the results"),
         *(("max_t", v, "a finite number greater than 0") for v in (0, -1, 0.0)),
         *(("max_t", v, "a finite number greater than 0") for v in ("81", None, True, 1j, [81])),
         *(("max_t", v, "a finite number greater than 0") for v in (math.nan, math.inf, 10**400)),
         *(("reduction_factor", v, "a finite number greater than 1") for v in (1, 0.5, 0, -3)),
         *(("reduction_factor", v, "a finite number greater than 1") for v in ("3", None, True)),
         *(("reduction_factor", v, "a finite number greater than 1") for v in (math.nan, math.inf)),
-        ("reduction_factor", 1 + 1e-9, "at most 1000 times"),
+        ("reduction_factor", 1 + 1e-9, "at most 1000 halvings"),
         ("mode", "maximise", "'min' or 'max'"),
-        ("metric", "", "a metric's name"),
+        ("metric", "", "a key of the results"),
     ],
 )
 def test_a_wrong_argument_is_named(argument, value, said):
-    with pytest.raises(ConfigError, match=rf"^{argument} of HyperBandScheduler is .*{said}"):
+    with pytest.raises(ConfigError, match=rf"^{argument} of HyperBandScheduler must be .*{said}"):
         HyperBandScheduler(**{argument: value})
 
 

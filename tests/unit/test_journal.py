@@ -23,7 +23,7 @@ from asynctune.experiment import reader as stored_module
 from asynctune.experiment.journal import Journal
 from asynctune.experiment.reader import FORMAT, JournalReader, record
 from asynctune.storage.filesystem import FileSystem
-from asynctune.testing.faults import Crash, FaultyFileSystem
+from harness.faults import Crash, FaultyFileSystem
 
 STARTED = ev.RunStarted(FORMAT, "name", "train", None, None, 7, 1, 0.0, 1, "host", "0.1.0")
 

@@ -284,7 +284,7 @@ async def test_a_logger_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
             writer.open(trial, {}, str(tmp_path / trial), None)
             writer.result(trial, {"n": n})
             await taken.wait()
-        # One lane works in order: at t2 it is done with t1.
+        # A queue keeps its order: at t2, the work for t1 is done.
         assert numbers(tmp_path / "t1") == [0]
         let_go.set()
     assert numbers(tmp_path / "t2") == [1]

@@ -10,7 +10,7 @@ import pytest
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.schedulers import Free
 from asynctune.schedulers.median import MedianStoppingRule
-from asynctune.testing.scheduling import Script, curve, play, replay
+from asynctune.testing.scripts import Script, curve, play, replay
 
 NAN, INF = math.nan, math.inf
 
@@ -232,7 +232,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_argument_is_an_error_that_names_it(name):
     for value in WRONG[name]:
-        with pytest.raises(ConfigError, match=rf"^{name} of MedianStoppingRule is "):
+        with pytest.raises(ConfigError, match=rf"^{name} of MedianStoppingRule must be "):
             MedianStoppingRule(**{"metric": "score", "mode": "max", name: value})
 
 

@@ -54,7 +54,7 @@ def elsewhere(tmp_path):
 
 def mirror_of(storage, directory, epoch=0):
     replica = Replica(storage, str(directory))
-    replica.segments.pull(Path(directory, "journal"))
+    replica.journal.download(Path(directory, "journal"))
     replica.begin(epoch)
     return replica
 
@@ -68,7 +68,7 @@ def keys(storage, prefix="t/"):
 
 def test_what_was_stored_can_be_brought_elsewhere(storage, here, elsewhere):
     path = saved(here / "t", "checkpoint_1")
-    assert mirror_of(storage, here).store(path) is UploadOutcome.COMMITTED
+    assert mirror_of(storage, here).upload(path) is UploadOutcome.COMMITTED
     there = mirror_of(storage, elsewhere, 1)
     wanted = str(elsewhere / "t" / "checkpoint_1" / "model")
     assert not there.has_local(wanted)
@@ -81,7 +81,7 @@ def test_what_was_stored_can_be_brought_elsewhere(storage, here, elsewhere):
 
 def test_storing_leaves_the_local_checkpoint_and_no_links(storage, here):
     path = saved(here / "t", "checkpoint_1")
-    mirror_of(storage, here).store(path)
+    mirror_of(storage, here).upload(path)
     assert files_of(here / "t" / "checkpoint_1") == FILES
     assert files_of(here / LINKS) == {}
     assert os.listdir(here / LINKS) == []
@@ -89,9 +89,12 @@ def test_storing_leaves_the_local_checkpoint_and_no_links(storage, here):
 
 def test_what_is_there_is_not_stored_again_when_it_is_looked_for_first(scripted, here, elsewhere):
     path = saved(here / "t", "checkpoint_1")
-    mirror_of(scripted, here).store(path)
+    mirror_of(scripted, here).upload(path)
     before = dict(scripted.script.objects)
-    assert mirror_of(scripted, here, 1).store(path, look_first=True) is UploadOutcome.THERE
+    assert (
+        mirror_of(scripted, here, 1).upload(path, check_first=True)
+        is UploadOutcome.ALREADY_COMMITTED
+    )
     changed = set(scripted.script.objects) - set(before)
     assert changed == {"journal/00000002"}
 
@@ -99,10 +102,12 @@ def test_what_is_there_is_not_stored_again_when_it_is_looked_for_first(scripted,
 def test_what_is_not_there_is_stored_also_when_it_is_looked_for_first(storage, here):
     replica = mirror_of(storage, here)
     assert (
-        replica.store(saved(here / "t", "checkpoint_1"), look_first=True) is UploadOutcome.COMMITTED
+        replica.upload(saved(here / "t", "checkpoint_1"), check_first=True)
+        is UploadOutcome.COMMITTED
     )
     assert (
-        replica.store(saved(here / "t", "checkpoint_2"), look_first=True) is UploadOutcome.COMMITTED
+        replica.upload(saved(here / "t", "checkpoint_2"), check_first=True)
+        is UploadOutcome.COMMITTED
     )
 
 
@@ -110,8 +115,8 @@ def test_what_was_deleted_before_it_was_stored_is_gone(storage, here):
     replica = mirror_of(storage, here)
     path = saved(here / "t", "checkpoint_1")
     ckpt.delete(path)
-    assert replica.store(path) is UploadOutcome.GONE
-    assert replica.store(str(here / "never" / "checkpoint_1")) is UploadOutcome.GONE
+    assert replica.upload(path) is UploadOutcome.DELETED
+    assert replica.upload(str(here / "never" / "checkpoint_1")) is UploadOutcome.DELETED
     assert keys(storage) == []
 
 
@@ -119,16 +124,16 @@ def test_what_is_half_deleted_is_gone(storage, here):
     replica = mirror_of(storage, here)
     path = saved(here / "t", "checkpoint_1")
     (here / "t" / "checkpoint_1" / MANIFEST).unlink()
-    assert replica.store(path) is UploadOutcome.GONE
+    assert replica.upload(path) is UploadOutcome.DELETED
     assert [key for key in keys(storage) if "checkpoint_1" in key] == []
 
 
 def test_what_was_stored_and_then_deleted_here_is_there(storage, here):
     replica = mirror_of(storage, here)
     path = saved(here / "t", "checkpoint_1")
-    replica.store(path)
+    replica.upload(path)
     ckpt.delete(path)
-    assert replica.store(path) is UploadOutcome.THERE
+    assert replica.upload(path) is UploadOutcome.ALREADY_COMMITTED
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_uploaded_arrives_whole(scripted, here, elsewhere):
@@ -140,7 +145,7 @@ def test_a_checkpoint_that_is_deleted_while_it_is_uploaded_arrives_whole(scripte
             ckpt.delete(path)
 
     scripted.script.before = before
-    assert replica.store(path) is UploadOutcome.COMMITTED
+    assert replica.upload(path) is UploadOutcome.COMMITTED
     scripted.script.behave()
     assert not (here / "t" / "checkpoint_1").exists()
     mirror_of(scripted, elsewhere, 1).download(str(elsewhere / "t" / "checkpoint_1"))
@@ -153,9 +158,9 @@ def test_an_upload_that_fails_leaves_no_links_and_can_be_made_again(scripted, he
     for call in ("create commits/00000001", "upload", "create commits/00000002"):
         scripted.script.fail(call)
         with pytest.raises(StorageError):
-            replica.store(path)
+            replica.upload(path)
         assert files_of(here / LINKS) == {}
-    assert replica.store(path) is UploadOutcome.COMMITTED
+    assert replica.upload(path) is UploadOutcome.COMMITTED
 
 
 def test_files_are_copied_where_they_cannot_be_linked(scripted, here, elsewhere, monkeypatch):
@@ -164,7 +169,7 @@ def test_files_are_copied_where_they_cannot_be_linked(scripted, here, elsewhere,
 
     monkeypatch.setattr(os, "link", refuse)
     replica = mirror_of(scripted, here)
-    replica.store(saved(here / "t", "checkpoint_1"))
+    replica.upload(saved(here / "t", "checkpoint_1"))
     mirror_of(scripted, elsewhere, 1).download(str(elsewhere / "t" / "checkpoint_1"))
     assert files_of(elsewhere / "t" / "checkpoint_1") == FILES
 
@@ -179,8 +184,8 @@ def test_links_that_a_dead_driver_left_are_removed_when_the_next_begins(storage,
 def test_deleting_removes_it_there_and_here_and_nothing_else(storage, here):
     replica = mirror_of(storage, here)
     first, second = (saved(here / "t", f"checkpoint_{number}") for number in (1, 2))
-    replica.store(first)
-    replica.store(second)
+    replica.upload(first)
+    replica.upload(second)
     replica.delete(first)
     replica.delete(first)
     assert os.listdir(here / "t") == ["checkpoint_2"]
@@ -192,15 +197,15 @@ def test_what_no_journal_knows_is_removed_there(storage, here):
     replica = mirror_of(storage, here)
     paths = [saved(here / "t", f"checkpoint_{number}") for number in (1, 2, 3)]
     for path in paths:
-        replica.store(path)
+        replica.upload(path)
     after = mirror_of(storage, here, 1)
     after.retain("t", paths[:2])
     after.retain("never", [])
     names = [commit.name for commit in Commits(storage.below("t")).newest_first()]
     assert names == ["checkpoint_2", "checkpoint_1"]
     with pytest.raises(Fenced):
-        replica.store(saved(here / "t", "checkpoint_4"))
-    assert after.store(saved(here / "t", "checkpoint_5")) is UploadOutcome.COMMITTED
+        replica.upload(saved(here / "t", "checkpoint_4"))
+    assert after.upload(saved(here / "t", "checkpoint_5")) is UploadOutcome.COMMITTED
 
 
 def test_what_is_neither_here_nor_there_cannot_be_brought(storage, here):
@@ -221,7 +226,7 @@ def test_what_is_here_is_not_fetched(scripted, here):
 
 
 def test_what_comes_damaged_is_told_of(scripted, here, elsewhere):
-    mirror_of(scripted, here).store(saved(here / "t", "checkpoint_1"))
+    mirror_of(scripted, here).upload(saved(here / "t", "checkpoint_1"))
     replica = mirror_of(scripted, elsewhere, 1)
     scripted.script.serve = lambda key, data: data if "commits/" in key else data[::-1]
     with pytest.raises(CheckpointCorrupt):
@@ -230,7 +235,7 @@ def test_what_comes_damaged_is_told_of(scripted, here, elsewhere):
 
 
 def test_one_whose_record_is_damaged_is_not_there(scripted, here, elsewhere):
-    mirror_of(scripted, here).store(saved(here / "t", "checkpoint_1"))
+    mirror_of(scripted, here).upload(saved(here / "t", "checkpoint_1"))
     scripted.script.objects["t/commits/00000002"] = b""
     assert not mirror_of(scripted, elsewhere, 1).has(str(elsewhere / "t" / "checkpoint_1"))
 
@@ -238,13 +243,13 @@ def test_one_whose_record_is_damaged_is_not_there(scripted, here, elsewhere):
 def test_the_newest_of_those_that_are_known_is_found(storage, here, elsewhere):
     replica = mirror_of(storage, here)
     for number in (1, 2, 3):
-        replica.store(saved(here / "t", f"checkpoint_{number}"))
+        replica.upload(saved(here / "t", f"checkpoint_{number}"))
     there = mirror_of(storage, elsewhere, 1)
     paths = [str(elsewhere / "t" / f"checkpoint_{number}" / "model") for number in (1, 2, 9)]
-    assert there.newest("t", paths) == paths[1]
-    assert there.newest("t", paths[2:]) is None
-    assert there.newest("t", []) is None
-    assert there.newest("never", [str(elsewhere / "never" / "checkpoint_1")]) is None
+    assert there.newest_remote("t", paths) == paths[1]
+    assert there.newest_remote("t", paths[2:]) is None
+    assert there.newest_remote("t", []) is None
+    assert there.newest_remote("never", [str(elsewhere / "never" / "checkpoint_1")]) is None
 
 
 def test_the_newest_is_the_one_before_when_the_record_of_the_last_is_damaged(
@@ -252,28 +257,28 @@ def test_the_newest_is_the_one_before_when_the_record_of_the_last_is_damaged(
 ):
     replica = mirror_of(scripted, here)
     for number in (1, 2):
-        replica.store(saved(here / "t", f"checkpoint_{number}"))
+        replica.upload(saved(here / "t", f"checkpoint_{number}"))
     scripted.script.objects["t/commits/00000003"] = b""
     there = mirror_of(scripted, elsewhere, 1)
     paths = [str(elsewhere / "t" / f"checkpoint_{number}" / "model") for number in (1, 2)]
-    assert there.newest("t", paths) == paths[0]
+    assert there.newest_remote("t", paths) == paths[0]
 
 
 def test_a_driver_that_was_overtaken_cannot_store_any_more(storage, here, elsewhere):
     first = mirror_of(storage, here)
-    first.store(saved(here / "t", "checkpoint_1"))
+    first.upload(saved(here / "t", "checkpoint_1"))
     second = mirror_of(storage, elsewhere, 1)
-    second.store(saved(elsewhere / "t", "checkpoint_2"))
+    second.upload(saved(elsewhere / "t", "checkpoint_2"))
     with pytest.raises(Fenced):
-        first.store(saved(here / "t", "checkpoint_3"))
+        first.upload(saved(here / "t", "checkpoint_3"))
 
 
 def test_what_is_forgotten_of_a_trial_is_looked_up_again(storage, here):
     replica = mirror_of(storage, here)
-    replica.store(saved(here / "t", "checkpoint_1"))
-    replica.forget("t")
-    replica.forget("never")
-    assert replica.store(saved(here / "t", "checkpoint_2")) is UploadOutcome.COMMITTED
+    replica.upload(saved(here / "t", "checkpoint_1"))
+    replica.release("t")
+    replica.release("never")
+    assert replica.upload(saved(here / "t", "checkpoint_2")) is UploadOutcome.COMMITTED
     names = [commit.name for commit in Commits(storage.below("t")).newest_first()]
     assert names == ["checkpoint_2", "checkpoint_1"]
 
@@ -286,11 +291,11 @@ def test_a_path_that_is_no_checkpoint_of_the_experiment_is_refused(scripted, her
     before = dict(scripted.script.objects)
     path = str(here / where)
     for call in (
-        lambda: replica.store(path),
+        lambda: replica.upload(path),
         lambda: replica.delete(path),
         lambda: replica.has(path),
         lambda: replica.download(path),
-        lambda: replica.newest("t", [path]),
+        lambda: replica.newest_remote("t", [path]),
     ):
         with pytest.raises(StorageError, match="no checkpoint of a trial"):
             call()
@@ -304,7 +309,7 @@ def sent(replica, exported=(), *, final=False):
     """What is uploaded now."""
     script = replica.storage.script
     before = len(script.calls)
-    replica.send_files("t", exported, final)
+    replica.upload_files("t", exported, final)
     return sorted(
         call.removeprefix("upload ") for call in script.calls[before:] if call.startswith("upload")
     )
@@ -332,7 +337,7 @@ def test_what_failed_is_sent_again(replica, here):
     (here / "t" / "a").write_text("x")
     replica.storage.script.fail("upload a")
     with pytest.raises(StorageError):
-        replica.send_files("t", [], False)
+        replica.upload_files("t", [], False)
     assert sent(replica) == ["a"]
 
 
@@ -397,7 +402,7 @@ def test_a_checkpoint_is_not_sent_as_something_exported(replica, here):
 
 
 def test_a_trial_without_a_directory_has_nothing_to_send(replica):
-    replica.send_files("never", [], True)
+    replica.upload_files("never", [], True)
 
 
 def test_a_file_that_vanishes_is_passed_over(replica, here, monkeypatch):
@@ -418,8 +423,8 @@ def test_a_file_that_vanishes_is_passed_over(replica, here, monkeypatch):
 def test_a_name_that_no_object_can_have_holds_up_nothing_else(replica, here, name):
     for each in ("a", name, "\U0001f600"):
         (here / "t" / each).write_text("x")
-    with pytest.raises(StorageError, match="no name that an object can have"):
-        replica.send_files("t", [], True)
+    with pytest.raises(StorageError, match="cannot be uploaded: no object can have this name"):
+        replica.upload_files("t", [], True)
     assert keys(replica.storage) == ["t/a", "t/\U0001f600"]
 
 
@@ -427,7 +432,7 @@ def test_a_checkpoint_with_a_name_that_no_object_can_have_fails_like_storage(scr
     replica = mirror_of(scripted, here)
     path = saved(here / "t", "checkpoint_1", {"model": b"x", "a\\b": b"y"})
     with pytest.raises(TuneError) as raised:
-        replica.store(path)
+        replica.upload(path)
     # What uploads catch, so that the run goes on and tells of it.
     assert isinstance(raised.value, StorageError)
     assert keys(scripted) == ["t/commits/00000001"] or keys(scripted) == []
@@ -438,13 +443,13 @@ def test_where_a_durable_trial_keeps_its_checkpoints_is_its_own_and_ranks_by_att
     place = replica.remote_dir("t", 2)
     assert place.storage.url == f"{storage.url}/t"
     assert place.writer.rank == (3, 2)
-    assert place.writer.token == replica.segments.driver
+    assert place.writer.token == replica.journal.driver
     assert replica.url == storage.url
 
 
 def test_several_trials_that_begin_from_one_checkpoint_bring_it_once(storage, here, elsewhere):
     path = saved(here / "t", "checkpoint_1")
-    mirror_of(storage, here).store(path)
+    mirror_of(storage, here).upload(path)
     (elsewhere / "t").mkdir()
     replica = mirror_of(storage, elsewhere, 1)
     there = str(elsewhere / "t" / "checkpoint_1" / "model")
@@ -455,7 +460,7 @@ def test_several_trials_that_begin_from_one_checkpoint_bring_it_once(storage, he
 
 def test_a_copy_that_another_process_has_brought_meanwhile_stays(storage, here, elsewhere):
     path = saved(here / "t", "checkpoint_1")
-    mirror_of(storage, here).store(path)
+    mirror_of(storage, here).upload(path)
     (elsewhere / "t").mkdir()
     there = str(elsewhere / "t" / "checkpoint_1" / "model")
     commits = Commits(storage.below("t"))

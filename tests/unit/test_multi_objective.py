@@ -11,7 +11,7 @@ import pytest
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.schedulers._fronts import Fronts
 from asynctune.schedulers.multi_objective import MultiObjectiveASHAScheduler
-from asynctune.testing.scheduling import Script, play, replay
+from asynctune.testing.scripts import Script, play, replay
 
 NAN, INF = math.nan, math.inf
 
@@ -24,7 +24,7 @@ def fronts_of(*points):
 
 
 def best(fronts, count):
-    return [number for number in range(len(fronts)) if fronts.is_among(number, count)]
+    return [number for number in range(len(fronts)) if fronts.is_in_best(number, count)]
 
 
 class Bench:
@@ -210,6 +210,6 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
     for value in WRONG[name]:
         arguments = {"metrics": ["acc", "ms"], "modes": "max", name: value}
         with pytest.raises(
-            ConfigError, match=rf"^{name}(\[\d\])? of MultiObjectiveASHAScheduler is "
+            ConfigError, match=rf"^{name}(\[\d\])? of MultiObjectiveASHAScheduler must be "
         ):
             MultiObjectiveASHAScheduler(**arguments)

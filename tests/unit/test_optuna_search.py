@@ -322,7 +322,7 @@ def test_gaussian_processes_are_slow_and_not_repeated():
 
 def test_a_seed_beside_a_sampler_is_refused():
     with pytest.raises(
-        ConfigError, match=r"seed .* is 3, but the sampler .* TPESampler\(seed=...\)"
+        ConfigError, match=r"seed of OptunaSearch must be None .* got 3; .* TPESampler\(seed=...\)"
     ):
         OptunaSearch(sampler=optuna.samplers.TPESampler(), seed=3)
 

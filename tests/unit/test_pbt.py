@@ -270,7 +270,10 @@ def test_the_users_function_has_the_last_word():
 def test_a_function_that_returns_no_configuration_is_an_error(returned):
     population = Population(pbt(custom_explore_fn=lambda config: returned), 2)
     population.tells("a", 4, 4.0)
-    with pytest.raises(TuneError, match=r"custom_explore_fn of PopulationBasedTraining returned"):
+    with pytest.raises(
+        TuneError,
+        match=r"^custom_explore_fn of PopulationBasedTraining must return the configuration, a dict, got ",
+    ):
         population.tells("b", 4, 1.0)
 
 

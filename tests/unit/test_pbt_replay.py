@@ -119,7 +119,10 @@ def test_it_says_what_goes_on(replay):
 
 @pytest.mark.parametrize("given", [None, 3, "", b"", []])
 def test_what_is_no_path_is_refused_by_its_name(given):
-    with pytest.raises(ConfigError, match="policy_file of PopulationBasedTrainingReplay"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^policy_file of PopulationBasedTrainingReplay must be the path of .*, got ",
+    ):
         PopulationBasedTrainingReplay(given)
 
 

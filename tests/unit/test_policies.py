@@ -9,7 +9,7 @@ import pytest
 from asynctune.callbacks.pbt_policies import PbtPolicyFiles, policy_line
 from asynctune.errors import ConfigError, StorageError
 from asynctune.experiment.events import Exploited
-from asynctune.schedulers._policies import PolicyLine, read_policy
+from asynctune.schedulers.policies import PolicyLine, read_policy
 
 
 def line(target, donor, at, x):
@@ -108,12 +108,12 @@ def test_a_directory_that_is_not_there_is_a_storage_error_that_names_it(tmp_path
     ("text", "said"),
     [
         ("[1", "line 2 .* is no JSON"),
-        ("{}", "line 2 .* is '{}'"),
+        ("{}", "line 2 .* must be a list of .*, got '{}'"),
         ("[]", "line 2"),
         ('["a", "b", 1, 2, {}]', "line 2"),
         ('["a", "b", 1, 2, {}, {}, {}]', "line 2"),
-        ('["a", "b", 1.5, 2, {}, {}]', "line 2 .* has '1.5' as item 2"),
-        ('["a", "b", 1, true, {}, {}]', "line 2 .* has 'True' as item 3"),
+        ('["a", "b", 1.5, 2, {}, {}]', "line 2 .* got '1.5' as item 2"),
+        ('["a", "b", 1, true, {}, {}]', "line 2 .* got 'True' as item 3"),
         ('["a", "b", 1, 2, [], {}]', "line 2 .* as item 4"),
         ('["a", 5, 1, 2, {}, {}]', "line 2 .* as item 1"),
         ("[" * 100_000, "line 2 .* is no JSON"),
@@ -130,5 +130,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"gone\.txt cannot be read: No such file"):
         read_policy(tmp_path / "gone.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"binary is no text"):
+    with pytest.raises(ConfigError, match=r"binary is not UTF-8 text"):
         read_policy(tmp_path / "binary")

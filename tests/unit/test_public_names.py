@@ -26,6 +26,7 @@ def test_every_public_name_is_there_whatever_module_was_imported_first(name):
     assert is_module == (
         name
         in (
+            "callbacks",
             "executors",
             "loggers",
             "schedulers",
@@ -50,14 +51,44 @@ def test_run_and_start_show_their_arguments_and_every_one_is_documented():
     import inspect
     from dataclasses import fields
 
-    from asynctune.runner.plan.options import Arguments, Options
+    from asynctune.runner.plan.options import Options
 
     names = [field.name for field in fields(Options)]
-    assert set(Arguments.__annotations__) == set(names)
     for function in (tune.run, tune.start):
         assert list(inspect.signature(function).parameters) == ["trainable", *names]
-    for name in names:
-        assert f"        {name}: " in tune.run.__doc__, name
+        shown = inspect.getdoc(function)
+        for name in names:
+            assert f"\n    {name}: " in shown, name
+    assert inspect.iscoroutinefunction(tune.run)
+    assert inspect.signature(tune.run).parameters["grace_s"].default == 10.0
+
+
+CALLS = """
+from datetime import timedelta
+import asynctune as tune
+
+def train(config: dict[str, float]) -> None:
+    tune.report(loss=1)
+
+async def main() -> None:
+    analysis = await tune.run(train, config={"x": tune.uniform(0, 1)}, mode="min", grace_s=timedelta(1))
+    reveal_type(analysis)
+    tune.start(train, resume="AUTO", executor=tune.executors.InlineExecutor())
+    await tune.run(train, num_smples=3)
+    await tune.run(train, mode="minimum")
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_arguments_of_run_and_their_types(tmp_path):
+    (tmp_path / "calls.py").write_text(CALLS)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "calls.py"]
+    found = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False
+    ).stdout
+    errors = [line.split(":")[1] for line in found.splitlines() if ": error:" in line]
+    assert errors == ["12", "13"], found
+    assert 'Revealed type is "asynctune.experiment.analysis.ExperimentAnalysis"' in found
 
 
 def test_a_misspelt_name_is_an_attribute_error():

@@ -34,7 +34,7 @@ def test_the_totals_include_what_is_held_for_processes_of_the_trials_own():
 
 def test_amounts_are_rounded_so_that_shares_add_up():
     pool = ResourcePool(0.99)
-    shares = [pool.take(Resources(cpu=0.33)) for _ in range(4)]
+    shares = [pool.acquire(Resources(cpu=0.33)) for _ in range(4)]
     assert [share is not None for share in shares] == [True, True, True, False]
     assert Resources(cpu=0.1 + 0.2) == Resources(cpu=0.3)
     assert type(Resources(cpu=np.float64(2)).cpu) is int
@@ -96,7 +96,7 @@ def test_a_wrong_request_names_its_culprit(given, culprit):
 def test_what_the_empty_pool_could_not_give_is_refused_with_advice(asked, culprit):
     pool = ResourcePool(2, ["0"], {"tpu": 1})
     resources = Resources.from_mapping(asked, "x")
-    assert pool.take(resources) is None
+    assert pool.acquire(resources) is None
     with pytest.raises(
         ConfigError, match=f"resources_per_trial.*{culprit}.*Ask for less"
     ) as caught:
@@ -107,55 +107,55 @@ def test_what_the_empty_pool_could_not_give_is_refused_with_advice(asked, culpri
 def test_fractions_share_a_gpu_and_leave_whole_ones_whole():
     pool = ResourcePool(99, ["a", "b"])
     half, third, whole = (Resources(gpu=gpu) for gpu in (0.5, 0.33, 1))
-    first = pool.take(half)
-    assert pool.take(half).gpu_ids == first.gpu_ids
-    assert {*pool.take(whole).gpu_ids, *first.gpu_ids} == {"a", "b"}
-    assert pool.take(third) is None
-    pool.give_back(first)
-    assert pool.take(third).gpu_ids == first.gpu_ids
+    first = pool.acquire(half)
+    assert pool.acquire(half).gpu_ids == first.gpu_ids
+    assert {*pool.acquire(whole).gpu_ids, *first.gpu_ids} == {"a", "b"}
+    assert pool.acquire(third) is None
+    pool.release(first)
+    assert pool.acquire(third).gpu_ids == first.gpu_ids
 
 
 def test_a_share_says_which_gpus_are_its_own_and_they_are_different_ones():
     pool = ResourcePool(9, ["GPU-x", "GPU-y", "GPU-z"])
-    share = pool.take(Resources(gpu=2, extra_gpu=0.5))
+    share = pool.acquire(Resources(gpu=2, extra_gpu=0.5))
     assert len(set(share.gpu_ids)) == 3
-    assert pool.take(Resources(gpu=1)) is None
-    assert pool.take(Resources(gpu=0.5)).gpu_ids == share.gpu_ids[2:]
-    assert pool.take(Resources()).gpu_ids == ()
+    assert pool.acquire(Resources(gpu=1)) is None
+    assert pool.acquire(Resources(gpu=0.5)).gpu_ids == share.gpu_ids[2:]
+    assert pool.acquire(Resources()).gpu_ids == ()
 
 
 def test_slots_bound_the_shares_whatever_they_hold():
     pool = ResourcePool(99, slots=2)
-    shares = [pool.take(Resources(cpu=0)) for _ in range(3)]
+    shares = [pool.acquire(Resources(cpu=0)) for _ in range(3)]
     assert [share is not None for share in shares] == [True, True, False]
-    pool.give_back(shares[0])
-    assert pool.take(Resources(cpu=0)) is not None
-    assert pool.lent == 2
+    pool.release(shares[0])
+    assert pool.acquire(Resources(cpu=0)) is not None
+    assert pool.leased == 2
 
 
 def test_a_pool_without_limit_counts_only_its_slots():
     pool = ResourcePool(math.inf, slots=1)
     greedy = Resources(cpu=10**6, gpu=8, custom_resources={"tpu": 1})
     pool.check(greedy, what="x")
-    share = pool.take(greedy)
+    share = pool.acquire(greedy)
     assert share.gpu_ids == ()
-    assert pool.take(greedy) is None
-    pool.give_back(share)
-    assert pool.take(greedy) is not None
+    assert pool.acquire(greedy) is None
+    pool.release(share)
+    assert pool.acquire(greedy) is not None
 
 
 def test_none_of_a_resource_that_the_pool_does_not_have_is_no_demand():
     pool = ResourcePool(1)
     nothing = Resources(custom_resources={"fpga": 0})
     pool.check(nothing, what="x")
-    pool.give_back(pool.take(nothing))
-    assert pool.take(Resources()) is not None
+    pool.release(pool.acquire(nothing))
+    assert pool.acquire(Resources()) is not None
 
 
 def test_what_does_not_fit_takes_nothing():
     pool = ResourcePool(4, ["0"], {"tpu": 1})
     for asked in ({"cpu": 5}, {"cpu": 4, "gpu": 2}, {"cpu": 4, "custom_resources": {"tpu": 2}},
                   {"gpu": 1, "extra_gpu": 1}):  # fmt: skip
-        assert pool.take(Resources.from_mapping(asked, "x")) is None
-    assert pool.lent == 0
-    assert pool.take(Resources(cpu=4, gpu=1, custom_resources={"tpu": 1})) is not None
+        assert pool.acquire(Resources.from_mapping(asked, "x")) is None
+    assert pool.leased == 0
+    assert pool.acquire(Resources(cpu=4, gpu=1, custom_resources={"tpu": 1})) is not None

@@ -9,7 +9,7 @@ import pytest
 from asynctune.errors import ConfigError
 from asynctune.experiment import events as ev
 from asynctune.schedulers import Exploit, FIFOScheduler, TrialScheduler
-from asynctune.testing.scheduling import ContractBroken, Happened, Script, curve, play, replay
+from asynctune.testing.scripts import ContractBroken, Happened, Script, curve, play, replay
 
 THREE = [Script(curve([1, 2, 3])) for _ in range(3)]
 
@@ -245,16 +245,25 @@ class GoesInCircles(Pauses):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (ChoosesAnyone, r"ChoosesAnyone\.choose\(\) answered 't99'"),
-        (ChangesItsMind, r"ChangesItsMind\.choose\(\) answered 't\d', and then None"),
-        (DismissesTheRunning, r"DismissesTheRunning\.dismissed\(\) names \['t0'.*not paused"),
-        (DismissesOnce, r"DismissesOnce\.dismissed\(\) answers differently"),
-        (SaysNonsense, r"SaysNonsense\.on_trial_result\(\) answered 'GO ON'"),
-        (PausesUnannounced, r"PausesUnannounced says PAUSE but not that it needs checkpoints"),
-        (ExploitsNobody, r"ExploitsNobody lets t\d begin from 't99'"),
-        (ExploitsTheUnsaved, r"ExploitsTheUnsaved lets t\d begin from 't\d'"),
-        (SaysNothing, r"SaysNothing\.debug_string\(\) says nothing"),
-        (GoesInCircles, r"after 500 steps with GoesInCircles there is no end; not ended: t"),
+        (ChoosesAnyone, r"ChoosesAnyone\.choose\(\) returned 't99'"),
+        (ChangesItsMind, r"ChangesItsMind\.choose\(\) returned 't\d', and then None"),
+        (DismissesTheRunning, r"DismissesTheRunning\.dismissed\(\) returned \['t0'.*not paused"),
+        (DismissesOnce, r"DismissesOnce\.dismissed\(\) returned another answer"),
+        (SaysNonsense, r"SaysNonsense\.on_trial_result\(\) returned 'GO ON'"),
+        (
+            PausesUnannounced,
+            r"PausesUnannounced\.on_trial_result\(\) returned PAUSE, but needs_checkpoints is F",
+        ),
+        (ExploitsNobody, r"ExploitsNobody made 't99' the donor of t\d"),
+        (
+            ExploitsTheUnsaved,
+            r"ExploitsTheUnsaved made 't\d' the donor of t\d, but 't\d' has no check",
+        ),
+        (SaysNothing, r"SaysNothing\.debug_string\(\) returned an empty text"),
+        (
+            GoesInCircles,
+            r"run with GoesInCircles has not ended after 500 steps; unfinished trials: t",
+        ),
     ],
 )
 def test_a_broken_promise_is_caught(make, said):
@@ -270,7 +279,7 @@ def test_a_scheduler_that_rolls_its_own_dice_is_caught_by_a_replay():
             return self.STOP if dice.random() < 0.3 else self.CONTINUE
 
     played = play(Rolls, THREE * 3)
-    with pytest.raises(ContractBroken, match=r"told the same again, Rolls\.on_trial_result"):
+    with pytest.raises(ContractBroken, match=r"after the same calls Rolls\.on_trial_result"):
         replay(played, Rolls)
 
 
@@ -287,10 +296,10 @@ def test_a_scheduler_that_learns_from_being_asked_is_caught_by_a_replay_that_doe
 
     played = play(Learns, THREE)
     replay(played, Learns)
-    with pytest.raises(ContractBroken, match=r"Learns\.on_trial_result\(t\d\) answers .*PAUSE"):
+    with pytest.raises(ContractBroken, match=r"Learns\.on_trial_result\(t\d\) returned .*PAUSE"):
         replay(played, Learns, asked_from=len(played.steps))
 
 
 def test_it_needs_a_slot():
-    with pytest.raises(ConfigError, match=r"slots of play\(\) is 0; at least 1"):
+    with pytest.raises(ConfigError, match=r"slots of play\(\) must be at least 1, got 0"):
         play(FIFOScheduler, THREE, slots=0)

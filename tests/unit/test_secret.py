@@ -383,7 +383,7 @@ class Holder(Trainable):
 
 
 def test_a_trainable_has_the_values_and_its_answers_the_references(tmp_path):
-    place = TrainableContext(logdir=str(tmp_path), calls=SyncHookCaller(), trial_id="t")
+    place = TrainableContext(logdir=str(tmp_path), hooks=SyncHookCaller(), trial_id="t")
     given = {"key": Secret("env:CANARY"), "deep": {"a": [Secret("env:OTHER")]}}
     trainable = build(Holder, given, place)
     assert trainable.config == trainable.given == {"key": VALUE, "deep": {"a": ["another-value"]}}

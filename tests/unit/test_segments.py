@@ -52,7 +52,7 @@ def driver(storage, *parts, epoch=0):
     """A driver that has written this."""
     segments = RemoteJournal(storage)
     with tempfile.TemporaryDirectory() as elsewhere:
-        segments.pull(Path(elsewhere, "journal"))
+        segments.download(Path(elsewhere, "journal"))
     segments.begin(epoch)
     for part in parts:
         segments.append(part)
@@ -65,7 +65,7 @@ def numbers(storage):
 
 def pulled(storage, path):
     path.unlink(missing_ok=True)
-    assert RemoteJournal(storage).pull(path)
+    assert RemoteJournal(storage).download(path)
     return path.read_bytes()
 
 
@@ -78,7 +78,7 @@ def test_a_pull_into_an_empty_place_gives_the_same_bytes(storage, journal):
     assert segments.end == len(whole)
     assert numbers(storage) == [1, 2, 3, 4]
     again = RemoteJournal(storage)
-    assert again.pull(journal)
+    assert again.download(journal)
     assert journal.read_bytes() == whole
     assert again.end == len(whole)
     assert os.listdir(journal.parent).count("journal.pulled") == 0
@@ -90,7 +90,7 @@ def test_a_pull_into_an_empty_place_gives_the_same_bytes(storage, journal):
 def test_driver_after_driver_goes_on_where_the_one_before_ended(storage, journal, tmp_path):
     driver(storage, HEAD, ROWS)
     second = RemoteJournal(storage)
-    second.pull(journal)
+    second.download(journal)
     second.begin(1)
     second.append(MORE)
     assert pulled(storage, tmp_path / "third") == HEAD + ROWS + MORE
@@ -98,13 +98,13 @@ def test_driver_after_driver_goes_on_where_the_one_before_ended(storage, journal
 
 def test_where_nothing_is_nothing_is_pulled(storage, journal):
     assert not RemoteJournal(storage).exists()
-    assert not RemoteJournal(storage).pull(journal)
+    assert not RemoteJournal(storage).download(journal)
     assert not journal.exists()
     driver(storage)  # which died before it wrote a byte
     assert not RemoteJournal(storage).exists()
     assert RemoteJournal(storage).seed() is None
     again = RemoteJournal(storage)
-    assert not again.pull(journal)
+    assert not again.download(journal)
     again.begin(0)
     again.append(HEAD)
     assert RemoteJournal(storage).exists()
@@ -127,7 +127,7 @@ def test_a_local_journal_that_is_the_same_stays(storage, journal):
     driver(storage, HEAD, ROWS)
     journal.write_bytes(HEAD + ROWS)
     before = journal.stat().st_ino
-    assert not RemoteJournal(storage).pull(journal)
+    assert not RemoteJournal(storage).download(journal)
     assert journal.stat().st_ino == before
 
 
@@ -140,7 +140,7 @@ def test_a_local_journal_that_knows_more_stays_and_the_rest_follows(
     driver(storage, HEAD, ROWS)
     journal.write_bytes(HEAD + ROWS + tail)
     segments = RemoteJournal(storage)
-    assert not segments.pull(journal)
+    assert not segments.download(journal)
     assert journal.read_bytes() == HEAD + ROWS + tail
     assert segments.end == len(HEAD + ROWS)
     segments.begin(1)
@@ -153,7 +153,7 @@ def test_a_local_journal_that_knows_more_stays_and_the_rest_follows(
 def test_a_local_journal_that_knows_less_becomes_the_remote_one(storage, journal, have, torn):
     driver(storage, HEAD, ROWS)
     journal.write_bytes(have + torn)
-    assert RemoteJournal(storage).pull(journal)
+    assert RemoteJournal(storage).download(journal)
     assert journal.read_bytes() == HEAD + ROWS
 
 
@@ -170,7 +170,7 @@ def test_two_continuations_of_one_experiment_are_told_of_and_both_stay(storage, 
     driver(storage, HEAD, ROWS)
     journal.write_bytes(local)
     with pytest.raises(ExperimentCorrupt, match="two continuations"):
-        RemoteJournal(storage).pull(journal)
+        RemoteJournal(storage).download(journal)
     assert journal.read_bytes() == local
     assert sorted(os.listdir(journal.parent)) in (
         ["journal"],
@@ -186,14 +186,14 @@ def test_a_damaged_local_journal_is_not_taken_for_a_torn_one(storage, journal):
     broken[len(HEAD) + 30] ^= 1
     journal.write_bytes(broken)
     with pytest.raises(ExperimentCorrupt, match="damaged at byte"):
-        RemoteJournal(storage).pull(journal)
+        RemoteJournal(storage).download(journal)
     assert journal.read_bytes() == broken
 
 
 def test_a_long_journal_goes_in_several_segments_that_end_with_a_record(
     scripted, journal, monkeypatch
 ):
-    monkeypatch.setattr(segments_module, "_MOST", 500)
+    monkeypatch.setattr(segments_module, "_MAX_DATA_BYTES", 500)
     whole = HEAD + rows(0, 100)
     journal.write_bytes(whole)
     segments = driver(scripted)
@@ -207,7 +207,7 @@ def test_a_long_journal_goes_in_several_segments_that_end_with_a_record(
 
 
 def test_a_record_that_is_longer_than_a_segment_goes_whole(journal, monkeypatch):
-    monkeypatch.setattr(segments_module, "_MOST", 50)
+    monkeypatch.setattr(segments_module, "_MAX_DATA_BYTES", 50)
     journal.write_bytes(HEAD + ROWS)
     assert read_new(journal, 0, len(HEAD + ROWS)) == HEAD
     assert read_new(journal, len(HEAD), len(HEAD + ROWS)) == rows(0, 1)
@@ -246,7 +246,7 @@ def test_the_pid_and_host_are_those_of_the_other(scripted):
 def test_who_begins_behind_a_row_that_it_has_not_seen_is_refused(storage, journal):
     first = driver(storage, HEAD)
     second = RemoteJournal(storage)
-    second.pull(journal)
+    second.download(journal)
     first.append(ROWS)
     with pytest.raises(ExperimentLocked):
         second.begin(1)
@@ -261,7 +261,7 @@ def test_of_two_that_begin_at_once_one_begins(storage, tmp_path):
     told = []
 
     def begin(number):
-        drivers[number].pull(tmp_path / f"journal-{number}")
+        drivers[number].download(tmp_path / f"journal-{number}")
         both.wait()
         try:
             drivers[number].begin(1)
@@ -282,7 +282,7 @@ def test_of_two_that_begin_at_once_one_begins(storage, tmp_path):
 def test_of_two_that_begin_a_new_experiment_at_once_one_begins(storage, journal):
     drivers = [RemoteJournal(storage) for _ in range(2)]
     for segments in drivers:
-        assert not segments.pull(journal)
+        assert not segments.download(journal)
     drivers[1].begin(0)
     with pytest.raises(ExperimentLocked):
         drivers[0].begin(0)
@@ -339,7 +339,7 @@ def test_an_append_that_failed_is_made_again(scripted, journal):
 
 def test_a_beginning_whose_answer_was_lost_can_be_made_again(scripted, journal):
     segments = RemoteJournal(scripted)
-    segments.pull(journal)
+    segments.download(journal)
     scripted.script.fail("create", effect=True)
     with pytest.raises(StorageError):
         segments.begin(0)
@@ -397,7 +397,7 @@ def test_a_damaged_segment_is_told_of_and_nothing_is_written(scripted, journal, 
     scripted.script.objects[key] = damage(scripted.script.objects[key])
     journal.write_bytes(HEAD)
     with pytest.raises(ExperimentCorrupt, match=key):
-        RemoteJournal(scripted).pull(journal)
+        RemoteJournal(scripted).download(journal)
     assert journal.read_bytes() == HEAD
     assert not journal.with_name("journal.pulled").exists()
 
@@ -408,7 +408,7 @@ def test_a_damaged_last_segment_is_told_of(scripted, journal, damage):
     key = "journal/00000003"
     scripted.script.objects[key] = damage(scripted.script.objects[key])
     with pytest.raises(ExperimentCorrupt, match=key):
-        RemoteJournal(scripted).pull(journal)
+        RemoteJournal(scripted).download(journal)
     assert not journal.exists()
 
 
@@ -417,7 +417,7 @@ def test_a_segment_that_is_missing_in_the_middle_is_told_of(storage, journal, mi
     driver(storage, HEAD, ROWS, MORE, rows(8, 1))
     storage.delete([f"journal/{missing:08d}"])
     with pytest.raises(ExperimentCorrupt, match="begins at byte"):
-        RemoteJournal(storage).pull(journal)
+        RemoteJournal(storage).download(journal)
     assert not journal.exists()
 
 
@@ -427,7 +427,7 @@ def test_a_segment_of_another_experiment_is_told_of(scripted, journal):
     driver(other, HEAD, rows(1, 1) + b"x" * (len(ROWS) - len(rows(1, 1))))
     scripted.script.objects["journal/00000003"] = other.script.objects["journal/00000003"]
     with pytest.raises(ExperimentCorrupt, match=r"journal/00000004.*sha256"):
-        RemoteJournal(scripted).pull(journal)
+        RemoteJournal(scripted).download(journal)
 
 
 def test_a_segment_that_vanishes_while_it_is_pulled_is_told_of(scripted, journal):
@@ -439,7 +439,7 @@ def test_a_segment_that_vanishes_while_it_is_pulled_is_told_of(scripted, journal
 
     scripted.script.before = before
     with pytest.raises(TuneError):
-        RemoteJournal(scripted).pull(journal)
+        RemoteJournal(scripted).download(journal)
     assert not journal.exists()
 
 
@@ -455,7 +455,7 @@ def test_a_listing_that_forgets_the_end_is_told_of(scripted, journal):
 
     scripted.script.before = before
     with pytest.raises(ExperimentCorrupt):
-        RemoteJournal(scripted).pull(journal)
+        RemoteJournal(scripted).download(journal)
     assert not journal.exists()
 
 
@@ -464,7 +464,7 @@ def test_a_pull_that_fails_leaves_the_local_journal(scripted, journal):
     journal.write_bytes(HEAD)
     scripted.script.fail("read journal/00000002")
     with pytest.raises(StorageError, match="read journal"):
-        RemoteJournal(scripted).pull(journal)
+        RemoteJournal(scripted).download(journal)
     assert journal.read_bytes() == HEAD
     assert not journal.with_name("journal.pulled").exists()
 
@@ -492,11 +492,11 @@ def test_a_listing_with_a_name_that_no_segment_has_is_refused(scripted, journal,
     driver(scripted, HEAD)
     scripted.script.listed = lambda: [Entry(key, 10)]
     for call in (
-        lambda: RemoteJournal(scripted).pull(journal),
+        lambda: RemoteJournal(scripted).download(journal),
         lambda: RemoteJournal(scripted).exists(),
         lambda: RemoteJournal(scripted).seed(),
     ):
-        with pytest.raises(UnsafePath, match="Remove it"):
+        with pytest.raises(UnsafePath, match="Remove the object"):
             call()
     assert not journal.exists()
     assert sorted(journal.parent.iterdir()) == []
@@ -516,7 +516,7 @@ class Many(ScriptedStorage):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda segments, journal: segments.pull(journal),
+        lambda segments, journal: segments.download(journal),
         lambda segments, journal: segments.exists(),
         lambda segments, journal: segments.seed(),
     ],
@@ -545,12 +545,12 @@ def test_100000_segments_do_not_fill_the_memory(call):
 
 def test_a_driver_that_died_before_its_journal_came_counts_as_one(storage, tmp_path):
     first = RemoteJournal(storage)
-    first.pull(tmp_path / "a")
+    first.download(tmp_path / "a")
     assert first.begin(0) == 0
     (tmp_path / "a").write_bytes(b"")
     second = RemoteJournal(storage)
-    second.pull(tmp_path / "b")
+    second.download(tmp_path / "b")
     assert second.begin(0) == 1, "its journal knows of none before"
     third = RemoteJournal(storage)
-    third.pull(tmp_path / "c")
+    third.download(tmp_path / "c")
     assert third.begin(7) == 7

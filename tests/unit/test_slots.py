@@ -1,4 +1,4 @@
-"""How slots are lent: a free one goes to the run that holds fewest, and none is ever lost."""
+"""Slots: a free one goes to the run that holds the fewest, and none is ever lost."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ONE = Resources(cpu=1)
 
 
 class Run:
-    """Somebody who asks for slots."""
+    """An owner of leases."""
 
 
 class Borrower:
-    """Borrows in a task of its own, until it is told to give back."""
+    """Holds a lease in a task of its own, until :meth:`give_back`."""
 
     def __init__(self, slots: Slots, owner: object, resources: Resources = ONE) -> None:
         self.share = None
@@ -33,7 +33,8 @@ class Borrower:
         self.task = asyncio.ensure_future(self._borrow(slots, owner, resources))
 
     async def _borrow(self, slots: Slots, owner: object, resources: Resources) -> None:
-        async with slots.lend(resources, owner) as self.share:
+        with await slots.lease(resources, owner) as lease:
+            self.share = lease.share
             await self._enough.wait()
 
     @property
@@ -53,7 +54,7 @@ class Borrower:
 
 
 async def settled() -> None:
-    """Let everybody who can go on do so."""
+    """Let all tasks run that can."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -71,7 +72,7 @@ async def end(slots: Slots, *left: Borrower) -> None:
     for each in left:
         assert each.holds
         await each.give_back()
-    assert slots.pool.lent == 0
+    assert slots.pool.leased == 0
 
 
 async def test_a_free_slot_goes_to_the_owner_that_holds_fewest():
@@ -128,10 +129,10 @@ async def test_a_grant_that_meets_a_cancellation_is_passed_on():
     slots = Slots(ResourcePool(1))
     first, unlucky, last = await borrowers(slots, "a", "b", "c")
     first._enough.set()
-    while slots.pool.lent and first.holds:
+    while slots.pool.leased and first.holds:
         await asyncio.sleep(0)
     # The slot has been granted to the second by now; it has not run since.
-    assert slots.pool.lent == 1
+    assert slots.pool.leased == 1
     assert not unlucky.holds
     unlucky.task.cancel()
     await settled()
@@ -143,7 +144,7 @@ async def test_a_cancel_scope_around_the_wait_ends_it():
     slots = Slots(ResourcePool(1))
     (first,) = await borrowers(slots, "a")
     with anyio.move_on_after(0) as scope:
-        async with slots.lend(ONE, "a"):
+        with await slots.lease(ONE, "a"):
             pytest.fail("there was no slot")
     assert scope.cancelled_caught
     await end(slots, first)
@@ -151,12 +152,11 @@ async def test_a_cancel_scope_around_the_wait_ends_it():
 
 async def test_an_exception_in_the_block_gives_the_slot_back():
     slots = Slots(ResourcePool(1))
-    with pytest.raises(LookupError):
-        async with slots.lend(ONE, "a"):
-            raise LookupError
-    async with slots.lend(ONE, "b"):
-        assert slots.pool.lent == 1
-    assert slots.pool.lent == 0
+    with pytest.raises(LookupError), await slots.lease(ONE, "a"):
+        raise LookupError
+    with await slots.lease(ONE, "b"):
+        assert slots.pool.leased == 1
+    assert slots.pool.leased == 0
 
 
 async def test_gpus_and_a_bound_on_trials_count_too():
@@ -214,11 +214,11 @@ async def test_whatever_happens_no_slot_is_lost_or_lent_twice(seed):
     await settled()
     held = [each for each in there if each.holds]
     assert sum(each.share.resources.cpu for each in held) <= 4
-    assert slots.pool.lent == len(held)
+    assert slots.pool.leased == len(held)
     while there:  # whoever waits is served in the end, so nobody was forgotten
         holding = [each for each in there if each.holds]
         assert holding
         await holding[0].give_back()
         there.remove(holding[0])
-    assert slots.pool.lent == 0
-    assert slots.pool.take(Resources(cpu=4)) is not None
+    assert slots.pool.leased == 0
+    assert slots.pool.acquire(Resources(cpu=4)) is not None

@@ -209,7 +209,9 @@ def test_of_combined_stoppers_any_may_stop_the_run():
 
 
 def test_combined_stoppers_say_which_of_them_is_wrong():
-    with pytest.raises(ConfigError, match=r"^stoppers of CombinedStopper are none"):
+    with pytest.raises(
+        ConfigError, match=r"^stoppers of CombinedStopper must be at least one stopper, got "
+    ):
         CombinedStopper()
     for wrong in (None, 3, "loss", {"loss": NAN}, lambda: True, Counting):
         with pytest.raises(ConfigError, match=r"^stoppers\[1\] of CombinedStopper"):
@@ -228,7 +230,10 @@ async def asynchronous(trial_id, result):
 
 def test_a_function_that_cannot_be_called_so_is_an_error():
     for wrong in (None, 3, Counting, lambda: True, asynchronous):
-        with pytest.raises(ConfigError, match=r"^function of FunctionStopper is "):
+        with pytest.raises(
+            ConfigError,
+            match=r"^function of FunctionStopper must be a plain function \(trial_id, result\)",
+        ):
             FunctionStopper(wrong)
 
 
@@ -285,10 +290,13 @@ def test_a_wrong_argument_is_an_error_that_names_it(kind):
             arguments = {"metric": "loss"} if "metric" in WRONG[kind] else {}
             if name == "metric_threshold":
                 arguments["mode"] = "min"
-            with pytest.raises(ConfigError, match=rf"^{name} of {kind.__name__} is "):
+            with pytest.raises(ConfigError, match=rf"^{name} of {kind.__name__} must be "):
                 kind(**arguments | {name: value})
 
 
 def test_a_threshold_without_a_mode_is_an_error():
-    with pytest.raises(ConfigError, match="mode of TrialPlateauStopper is not given"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^mode of TrialPlateauStopper must be .* where metric_threshold is given, got None",
+    ):
         TrialPlateauStopper("loss", metric_threshold=1)

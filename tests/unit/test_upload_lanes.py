@@ -19,20 +19,20 @@ class FailsOnce:
     """A mirror whose first removal fails, when it is told to."""
 
     url = "x"
-    segments = SimpleNamespace(end=10**9)
+    journal = SimpleNamespace(end=10**9)
 
     def __init__(self):
         self.calls, self.has_begun, self.may_fail = [], threading.Event(), threading.Event()
 
-    def delete(self, path, attempt, here):
+    def delete(self, path, attempt, delete_local):
         self.calls.append(("delete", path))
         if len(self.calls) == 1:
             self.has_begun.set()
             self.may_fail.wait(20)
             raise StorageError("503 for too long")
 
-    def store(self, path, attempt=0, look_first=False):
-        self.calls.append(("store", path))
+    def upload(self, path, attempt=0, check_first=False):
+        self.calls.append(("upload", path))
         return UploadOutcome.COMMITTED
 
 
@@ -40,7 +40,7 @@ def uploads_to(replica):
     trial = SimpleNamespace(
         trial_id="t", attempt=0, exported={}, checkpoints=(), status=SimpleNamespace(is_final=False)
     )
-    journal = SimpleNamespace(shown_end=0)
+    journal = SimpleNamespace(visible_end=0)
     state = SimpleNamespace(trials={"t": trial})
     return Uploader(
         replica,
@@ -49,7 +49,7 @@ def uploads_to(replica):
         directory="/d",
         interval_s=1,
         keeps_few=True,
-        itself=False,
+        self_uploading=False,
         say=None,
     )
 
@@ -73,4 +73,4 @@ async def test_a_removal_that_failed_is_not_tried_again_if_its_name_was_saved_me
     await uploads._empty("t", queue)
     uploads._send.close()
     uploads._receive.close()
-    assert replica.calls == [("delete", path), ("store" if is_saved_again else "delete", path)]
+    assert replica.calls == [("delete", path), ("upload" if is_saved_again else "delete", path)]

@@ -1,4 +1,4 @@
-"""Callbacks: the user's code that is told what happens, off the path of the trials."""
+"""The interface of a callback, and the task that passes events to one, beside the trials."""
 
 from __future__ import annotations
 
@@ -17,86 +17,93 @@ from asynctune.result import Row, copy_row
 
 
 class Callback:
-    """Is told what happens in a run. Override what you need; each method may be ``async def``.
+    """Base class of all callbacks: follows the events of a run. Each method may be ``async def``.
 
-    Synchronous methods are called in a thread, one after another. A callback that raises is dropped
-    with one message; the run goes on. It may lag behind the run, and ``trial`` may be ahead of it. When
-    an experiment is resumed it is told what happens from then on; what a driver that died had written
-    down but not yet told is in :meth:`Experiment.events`.
+    The run calls synchronous methods in a thread, one at a time. It drops a callback that raises, with
+    one message in the log, and continues. A callback may lag behind the run, so that ``trial`` may show a
+    later state than the event. In a resumed experiment, a callback gets the events from the resume on;
+    events that a driver recorded, but did not pass to its callbacks before it died, are in
+    :meth:`Experiment.events`.
     """
 
     def on_event(self, event: ev.Event) -> Any:
-        """Anything happened; called before the method that is special to it."""
+        """Handle any event; called before the method for events of its kind."""
 
     def on_trial_start(self, trial: Trial) -> Any:
-        """A trial, or a new attempt of it, was started."""
+        """Handle the start of a trial, or of a new attempt of one."""
 
     def on_trial_result(self, trial: Trial, result: Row) -> Any:
-        """A trial reported a result."""
+        """Handle a result of a trial; ``result`` is a copy of the row, which the callback may change."""
 
     def on_checkpoint(self, trial: Trial, checkpoint: CheckpointRef) -> Any:
-        """A checkpoint of a trial is complete."""
+        """Handle a checkpoint of a trial, which is complete."""
 
     def on_trial_pause(self, trial: Trial) -> Any:
-        """A trial was saved and gave its slot back."""
+        """Handle a pause: the trial was saved and has released its slot."""
 
     def on_trial_exploit(self, trial: Trial, exploit: ev.Exploited) -> Any:
-        """A trial goes on from the checkpoint of another, with another configuration."""
+        """Handle an exploit: the trial continues from another's checkpoint with a new configuration."""
 
     def on_trial_error(self, trial: Trial, error: str) -> Any:
-        """An attempt of a trial failed; ``error`` is the message."""
+        """Handle the failure of an attempt of a trial; ``error`` is the message."""
 
     def on_trial_complete(self, trial: Trial) -> Any:
-        """A trial has ended, well or not."""
+        """Handle the end of a trial, whether it failed or not."""
 
     def on_run_end(self, reason: str) -> Any:
-        """The run is over: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
+        """Handle the end of the run; ``reason`` is ``done``, ``stopped``, ``cancelled`` or ``failed``."""
 
 
 async def follow(callback: Callback, events: Follower, state: ExperimentState[Any]) -> None:
-    """Tell a callback of all events, until they end or it raises."""
+    """Pass events to a callback until the events end or the callback raises.
+
+    Args:
+        callback: The callback.
+        events: The events, in the order of the journal.
+        state: The state of the experiment, which may be ahead of ``events``.
+    """
     try:
         async for event in events:
-            await _tell(callback.on_event, event)
+            await _call(callback.on_event, event)
             match event:
                 case ev.TrialStarted():
-                    await _tell(callback.on_trial_start, state.trials[event.trial_id])
+                    await _call(callback.on_trial_start, state.trials[event.trial_id])
                 case ev.Reported():
                     trial = state.trials[event.trial_id]
-                    await _tell(callback.on_trial_result, trial, copy_row(event.row))
+                    await _call(callback.on_trial_result, trial, copy_row(event.row))
                 case ev.Checkpointed():
                     trial = state.trials[event.trial_id]
-                    await _tell(callback.on_checkpoint, trial, trial.checkpoint_of(event))
+                    await _call(callback.on_checkpoint, trial, trial.checkpoint_of(event))
                 case ev.TrialPaused():
-                    await _tell(callback.on_trial_pause, state.trials[event.trial_id])
+                    await _call(callback.on_trial_pause, state.trials[event.trial_id])
                 case ev.Exploited():
                     trial = state.trials[event.trial_id]
-                    await _tell(callback.on_trial_exploit, trial, event)
+                    await _call(callback.on_trial_exploit, trial, event)
                 case ev.TrialFailed():
                     trial = state.trials[event.trial_id]
-                    await _tell(callback.on_trial_error, trial, event.error)
+                    await _call(callback.on_trial_error, trial, event.error)
                 case ev.TrialEnded():
-                    await _tell(callback.on_trial_complete, state.trials[event.trial_id])
+                    await _call(callback.on_trial_complete, state.trials[event.trial_id])
                 case ev.RunEnded():
-                    await _tell(callback.on_run_end, event.reason)
-    except BaseException as exc:  # also the user's SystemExit, or a cancellation of their own
+                    await _call(callback.on_run_end, event.reason)
+    except BaseException as exc:  # includes a SystemExit or CancelledError that the callback raises
         task = asyncio.current_task()
         own = isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling()
         if own or isinstance(exc, KeyboardInterrupt):
             raise
         await log_warning(
-            "the callback %r raised and is dropped; the run goes on", callback, error=exc
+            "callback %r raised and is dropped; the run continues", callback, error=exc
         )
 
 
-async def _tell(method: Any, *args: Any) -> None:
+async def _call(method: Any, *args: Any) -> None:
     if getattr(method, "__func__", None) is getattr(Callback, method.__name__, None):
-        return  # not overridden: not worth a thread
+        return  # a method that is not overridden does nothing, so save the thread
     if inspect.iscoroutinefunction(method):
         await method(*args)
         return
     value, error = await anyio.to_thread.run_sync(
-        _called, method, args, abandon_on_cancel=True, limiter=thread_limiter(1)
+        _capture, method, args, abandon_on_cancel=True, limiter=thread_limiter(1)
     )
     if error is not None:
         raise error
@@ -104,8 +111,9 @@ async def _tell(method: Any, *args: Any) -> None:
         await value
 
 
-def _called(method: Any, args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    # As a value: a GeneratorExit that came out of an await would close the coroutines around it.
+def _capture(method: Any, args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Call a method, and return its value and the exception that it raised."""
+    # Not raised here: a GeneratorExit that comes out of an await closes the coroutines around it.
     try:
         return method(*args), None
     except BaseException as exc:

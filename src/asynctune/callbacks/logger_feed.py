@@ -1,4 +1,4 @@
-"""Carries the events of a run to the loggers of its trials."""
+"""The feed of the loggers: passes the events of a run to the loggers of its trials."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from asynctune.result import Row, shown
 
 
 class LoggerFeed:
-    """Feeds a :class:`LoggerWriter` from the journal.
+    """Passes the events of the journal to a :class:`LoggerWriter`.
 
     Args:
-        loggers: The classes; one of each is made for each trial.
-        state: The experiment, as it stands before the first of the events.
-        history: What earlier drivers left, if it is resumed.
+        loggers: The logger classes; each trial gets one instance of each.
+        state: The state of the experiment before the first of the events.
+        history: The record of the previous runs, None in a new experiment.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class LoggerFeed:
         self._state = state
         self._open: set[str] = set()
         self._last: dict[str, int] = {}
-        lost = history.lost_track if history is not None else frozenset()
-        # Logs lag behind the journal, and a driver that dies takes with it what was not yet written.
-        self._to_mend = [
+        lost = history.stale_logs if history is not None else frozenset()
+        # Logs lag behind the journal, so those of a driver that died may lack rows.
+        self._incomplete = [
             (trial.trial_id, trial.next_sequence - 1, trial.status.is_final)
             for trial in state.trials.values()
             if trial.trial_id in lost or not trial.status.is_final
         ]
 
     async def run(self, events: Follower) -> None:
-        """Carry until the events end and all is written."""
+        """Pass events until they end and the loggers have written everything."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._writer.run)
-            for trial_id, sequence, is_final in self._to_mend:
+            for trial_id, sequence, is_final in self._incomplete:
                 await self._restart(trial_id, sequence)
                 if is_final:
                     self._end(trial_id)
@@ -82,14 +82,13 @@ class LoggerFeed:
 
     async def _finish(self, event: ev.TrialEnded) -> None:
         trial = self._state.trials[event.trial_id]
-        if (
-            trial.has_tail and trial.status.is_final
-        ):  # cut short: what was shown before counts again
+        if trial.has_tail and trial.status.is_final:
+            # The last attempt ended before it had repeated all earlier rows: the rest of them count again.
             self._writer.restart(event.trial_id, await anyio.to_thread.run_sync(_rows, trial))
         self._end(event.trial_id)
 
     async def _rewind(self, trial_id: str, sequence: int) -> None:
-        """Let the logs of a trial go back to a row, if they are beyond it."""
+        """Cut the logs of a trial back to a row, if they are beyond it."""
         if self._last.get(trial_id, sequence) > sequence:
             await self._restart(trial_id, sequence)
 
@@ -99,10 +98,10 @@ class LoggerFeed:
         self._writer.end(trial_id)
 
     async def _restart(self, trial_id: str, sequence: int) -> None:
-        """Let the logs of a trial say what counts up to a row, and go on from there."""
+        """Rewrite the logs of a trial with the surviving rows up to a sequence number."""
         trial = self._state.trials[trial_id]
         if trial_id not in self._open:
-            self._begin(trial_id, shown(trial.config))
+            self._begin(trial_id, shown(trial.config))  # the form in which events hold a config
         rows = await anyio.to_thread.run_sync(trial.results_to, sequence)
         self._writer.restart(trial_id, rows)
 

@@ -1,10 +1,9 @@
 """The driver's side of logging: results are queued at once and written in batches.
 
-Each logger class has a lane of its own, a queue and a task, so that one which is slow or hangs (a
-tracking server that does not answer) holds up no other. Within a lane the calls for a trial keep
-their order.
+Each logger class has its own queue and task, so that a slow or hanging logger (such as one whose tracking
+server does not answer) delays no other. A queue keeps the order of the calls for a trial.
 
-A :class:`~asynctune.loggers.FileLogger` formats on the event loop, in slices, and its writes go
+A :class:`~asynctune.loggers.FileLogger` formats rows on the event loop, in slices, and its writes go
 through aiofiles. Any other logger may block, so all its calls are made in a worker thread.
 """
 
@@ -49,23 +48,23 @@ L = TypeVar("L", bound=Logger)
 
 
 class LoggerWriter:
-    """Feeds the loggers of all trials of a run.
+    """Calls the loggers of all trials of a run.
 
     The methods return at once and never touch the disk; :meth:`run` does the work. All of them
-    belong to one event loop. No logger can fail the run: one that raises is dropped for that trial
+    belong to one event loop. No logger can fail the run: a logger that raises is dropped for that trial
     with a message to the ``asynctune.loggers`` logger, at level ERROR the first time for each class
     and at DEBUG from then on.
 
     Args:
-        logger_classes: What each trial is logged with; a class that is listed twice counts once.
+        logger_classes: The classes of the loggers of each trial; a class that is listed twice counts once.
         interval_s: The shortest time between two batches of a class, in seconds. The end of a trial
-            is written without waiting for it.
+            is written without this delay.
     """
 
     def __init__(self, logger_classes: Sequence[type[Logger]], *, interval_s: float = 0.2) -> None:
         self._open: set[str] = set()
-        self._lanes: list[_FileLane | _ThreadLane] = [
-            _FileLane(cls, interval_s) if _only_describes(cls) else _ThreadLane(cls, interval_s)
+        self._queues: list[_FileQueue | _ThreadQueue] = [
+            _FileQueue(cls, interval_s) if _keeps_methods(cls) else _ThreadQueue(cls, interval_s)
             for cls in dict.fromkeys(logger_classes)
         ]
 
@@ -73,22 +72,22 @@ class LoggerWriter:
         """Begin to log a trial.
 
         Args:
-            trial_id: The trial.
-            config: Its configuration.
-            logdir: Its directory, which is created if it does not exist.
-            trial: What the loggers get as their ``trial``.
+            trial_id: The id of the trial.
+            config: The configuration of the trial.
+            logdir: The directory of the trial, which is created if it does not exist.
+            trial: The object that the loggers get as their ``trial``.
 
         Raises:
             TuneError: The trial is being logged already.
         """
         if trial_id in self._open:
-            raise TuneError(f"trial {trial_id!r} is being logged already; end() it before open()")
+            raise TuneError(f"trial {trial_id!r} is being logged already; call end() before open()")
         self._open.add(trial_id)
-        for lane in self._lanes:
-            lane.open(trial_id, config, logdir, trial)
+        for queue in self._queues:
+            queue.open(trial_id, config, logdir, trial)
 
     def result(self, trial_id: str, row: Row) -> None:
-        """Log one result row, which must not change any more.
+        """Log one result row; the caller must not change the row afterwards.
 
         Raises:
             TuneError: The trial is not being logged.
@@ -96,7 +95,7 @@ class LoggerWriter:
         self._call(trial_id, _Method.ON_RESULT, row)
 
     def update_config(self, trial_id: str, config: dict[str, Any]) -> None:
-        """Log that a trial goes on with another configuration.
+        """Log that a trial continues with another configuration.
 
         Raises:
             TuneError: The trial is not being logged.
@@ -104,7 +103,7 @@ class LoggerWriter:
         self._call(trial_id, _Method.UPDATE_CONFIG, config)
 
     def restart(self, trial_id: str, rows: list[Row]) -> None:
-        """Log that a trial goes on behind the last of these rows; others that were logged do not count.
+        """Log that a trial continues after the last of these rows, and that all other rows are void.
 
         Raises:
             TuneError: The trial is not being logged.
@@ -115,35 +114,35 @@ class LoggerWriter:
         """Flush and close the loggers of a trial, if it has any."""
         if trial_id in self._open:
             self._open.remove(trial_id)
-            for lane in self._lanes:
-                lane.end(trial_id)
+            for queue in self._queues:
+                queue.end(trial_id)
 
     def close(self) -> None:
         """End all trials, and let :meth:`run` return once everything is written."""
         for trial_id in tuple(self._open):
             self.end(trial_id)
-        for lane in self._lanes:
-            lane.close()
+        for queue in self._queues:
+            queue.close()
 
     async def run(self) -> None:
-        """Write what is queued, until :meth:`close`.
+        """Make the queued calls, until :meth:`close`.
 
-        A cancellation takes effect between the writes of two trials. What was not written then
-        stays queued, and may still be written by another ``close`` and ``run``; but a logger that
-        is busy in a worker thread is abandoned there.
+        A cancellation takes effect between the writes of two trials. The other calls stay queued, and
+        another ``close`` and ``run`` can still make them; but a logger that is busy in a worker thread
+        is abandoned there.
         """
         async with anyio.create_task_group() as tasks:
-            for lane in self._lanes:
-                tasks.start_soon(lane.run, name=f"logs of {lane.name}")
+            for queue in self._queues:
+                tasks.start_soon(queue.run, name=f"logs of {queue.name}")
 
     def _call(self, trial_id: str, method: _Method, argument: Any) -> None:
         if trial_id not in self._open:
             raise TuneError(
-                f"{method} for trial {trial_id!r}, which is not being logged; it belongs between "
-                "open() and end()"
+                f"cannot call {method} for trial {trial_id!r}, which is not being logged; calls must come "
+                "between open() and end()"
             )
-        for lane in self._lanes:
-            lane.call(trial_id, method, argument)
+        for queue in self._queues:
+            queue.call(trial_id, method, argument)
 
 
 class _Method(StrEnum):
@@ -157,7 +156,7 @@ _Calls: TypeAlias = list[tuple[_Method, Any]]
 
 @dataclass(slots=True, eq=False)
 class _Log(Generic[L]):
-    """One logger of one trial, and the calls that wait for it."""
+    """One logger of one trial, and the calls that wait for this logger."""
 
     trial_id: str
     config: dict[str, Any]
@@ -170,7 +169,7 @@ class _Log(Generic[L]):
     dropped: bool = False
 
 
-class _Lane(ABC, Generic[L]):
+class _LoggerQueue(ABC, Generic[L]):
     """The queue and the task of one logger class."""
 
     def __init__(self, cls: type[L], interval_s: float) -> None:
@@ -180,9 +179,9 @@ class _Lane(ABC, Generic[L]):
         self._logs: dict[str, _Log[L]] = {}
         self._queue: deque[_Log[L]] = deque()
         self._closed = False
-        self._some = anyio.Event()  # there is something to do
-        self._urgent = anyio.Event()  # and it should not wait for the interval
-        self._on_message = False
+        self._has_work = anyio.Event()
+        self._is_urgent = anyio.Event()  # the work must not wait for the interval
+        self._has_logged_error = False
 
     def open(self, trial_id: str, config: dict[str, Any], logdir: str, trial: object) -> None:
         log = self._logs[trial_id] = _Log(trial_id, config, logdir, trial)
@@ -199,28 +198,28 @@ class _Lane(ABC, Generic[L]):
         if not log.dropped:
             log.ended = True
             self._enqueue(log)
-            self._urgent.set()
+            self._is_urgent.set()
 
     def close(self) -> None:
         self._closed = True
-        self._some.set()
-        self._urgent.set()
+        self._has_work.set()
+        self._is_urgent.set()
 
     async def run(self) -> None:
-        # Its own limiter: others who use up the threads of the default one cannot stop the logs.
+        # A limiter of our own: other code may use up the threads of the default one.
         limiter = anyio.CapacityLimiter(1)
         while True:
             if not self._queue and not self._closed:
-                await self._some.wait()
-            self._some, self._urgent = anyio.Event(), anyio.Event()
-            for _ in range(len(self._queue)):  # what is added meanwhile is the next batch
+                await self._has_work.wait()
+            self._has_work, self._is_urgent = anyio.Event(), anyio.Event()
+            for _ in range(len(self._queue)):  # logs that are queued meanwhile are the next batch
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 log = self._queue.popleft()
                 log.queued = False
                 await self._work(log, limiter)
             if not self._closed:
                 with anyio.move_on_after(self._interval_s):
-                    await self._urgent.wait()
+                    await self._is_urgent.wait()
             elif not self._queue:
                 return
 
@@ -232,12 +231,12 @@ class _Lane(ABC, Generic[L]):
         if not log.queued:
             log.queued = True
             self._queue.append(log)
-            self._some.set()
+            self._has_work.set()
 
     def _build(self, log: _Log[L]) -> None:
-        # In a worker thread, as _ThreadLane._make_calls, where nobody is interrupted or cancelled:
-        # whatever is raised here comes from the logger, and a CancelledError or StopIteration of
-        # its own would be mistaken for something else on its way through the future.
+        # Called in a worker thread, as is _ThreadQueue._make_calls. Threads are not interrupted or
+        # cancelled, so every exception comes from the logger. All are caught here, since the thread's
+        # future would mistake a CancelledError or StopIteration of the logger for its own.
         try:
             make_private_dirs(log.logdir)
             log.logger = self._cls(log.config, log.logdir, log.trial)
@@ -245,18 +244,18 @@ class _Lane(ABC, Generic[L]):
             self._drop(log, "its constructor", exc)
 
     def _drop(self, log: _Log[L], doing: str, exc: BaseException) -> None:
-        # In a worker thread, too: the handlers of the user's logging may block.
-        level = logging.DEBUG if self._on_message else logging.ERROR
-        self._on_message = True
+        # Called in a worker thread too: the user's logging handlers may block.
+        level = logging.DEBUG if self._has_logged_error else logging.ERROR
+        self._has_logged_error = True
         log.logger, log.dropped = None, True
         log_dropped(self._cls, f"trial {log.trial_id}", doing, exc, level=level)
 
 
-class _FileLane(_Lane[FileLogger]):
-    """For loggers that only describe what they would write."""
+class _FileQueue(_LoggerQueue[FileLogger]):
+    """The queue of loggers that only describe their writes."""
 
     async def _work(self, log: _Log[FileLogger], limiter: anyio.CapacityLimiter) -> None:
-        # Shielded: what was taken from a logger and not written would be lost.
+        # Shielded: writes that were taken from a logger and not carried out would be lost.
         with anyio.CancelScope(shield=True):
             if log.logger is None and not log.dropped:
                 await anyio.to_thread.run_sync(self._build, log, limiter=limiter)
@@ -285,7 +284,7 @@ class _FileLane(_Lane[FileLogger]):
                     await anyio.lowlevel.checkpoint()
         except Exception as exc:
             await anyio.to_thread.run_sync(self._drop, log, doing, exc, limiter=limiter)
-        # Also after a failure: the rows before the one that raised are sound.
+        # Also after a failure, since the rows before the one that raised are valid.
         try:
             doing = "take"
             for write in logger.take():
@@ -295,8 +294,8 @@ class _FileLane(_Lane[FileLogger]):
             await anyio.to_thread.run_sync(self._drop, log, doing, exc, limiter=limiter)
 
 
-class _ThreadLane(_Lane[Logger]):
-    """For loggers that may do anything."""
+class _ThreadQueue(_LoggerQueue[Logger]):
+    """The queue of loggers that may block."""
 
     async def _work(self, log: _Log[Logger], limiter: anyio.CapacityLimiter) -> None:
         calls, log.calls = log.calls, []
@@ -307,7 +306,7 @@ class _ThreadLane(_Lane[Logger]):
                 self._make_calls, log, calls, log.ended, abandon_on_cancel=True, limiter=limiter
             )
         except anyio.get_cancelled_exc_class():
-            log.dropped = True  # its thread may still be busy with it
+            log.dropped = True  # the abandoned thread may still be calling the logger
             raise
 
     def _make_calls(self, log: _Log[Logger], calls: _Calls, ended: bool) -> None:
@@ -321,8 +320,7 @@ class _ThreadLane(_Lane[Logger]):
             for method, argument in calls:
                 doing = method
                 if method is _Method.ON_RESULT:
-                    # A copy, since other threads read the row: a logger that pops a key of it would
-                    # break them.
+                    # A copy: a logger may pop a key of the row, which other threads read.
                     logger.on_result(copy.deepcopy(argument))
                 elif method is _Method.RESTART:
                     logger.restart(copy.deepcopy(argument))
@@ -340,8 +338,8 @@ class _ThreadLane(_Lane[Logger]):
                     close_dropped(logger)
 
 
-def _only_describes(cls: type[Logger]) -> TypeGuard[type[FileLogger]]:
-    """Whether a class has left alone the methods in which a FileLogger writes by itself."""
+def _keeps_methods(cls: type[Logger]) -> TypeGuard[type[FileLogger]]:
+    """Return whether a class inherits all methods in which a FileLogger writes to disk itself."""
     return issubclass(cls, FileLogger) and all(
         getattr(cls, name) is getattr(FileLogger, name)
         for name in ("on_result", "update_config", "restart", "flush", "close")
@@ -349,7 +347,7 @@ def _only_describes(cls: type[Logger]) -> TypeGuard[type[FileLogger]]:
 
 
 async def _carry_out(write: Write, limiter: anyio.CapacityLimiter) -> None:
-    """The asynchronous twin of :func:`asynctune.loggers.files.carry_out`."""
+    """Carry out one write: the asynchronous form of :func:`asynctune.loggers.files.carry_out`."""
     match write:
         case Append(path, text):
             await _write_text(path, "a", text)
@@ -363,7 +361,7 @@ async def _carry_out(write: Write, limiter: anyio.CapacityLimiter) -> None:
                     await aiofiles.os.unlink(temporary)
                 raise
         case Rewrite(path, transform):
-            # In a thread as a whole: a transform may have a long file to work through.
+            # Wholly in a thread, since a transform may process a long file.
             text = await anyio.to_thread.run_sync(
                 lambda: transform(read_text(path) or ""), limiter=limiter
             )

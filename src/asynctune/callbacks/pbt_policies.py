@@ -1,4 +1,4 @@
-"""Writes down which trial took over from which, where a scheduler wants that."""
+"""The policy files of PBT, which record the exploits of an experiment."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from asynctune.experiment import events as ev
 from asynctune.experiment.history import History
 from asynctune.experiment.trial import Trial
 from asynctune.loggers.files import Append, Replace, carry_out, read_text
-from asynctune.schedulers._policies import GLOBAL_FILE, PolicyLine, policy_file
+from asynctune.schedulers.policies import GLOBAL_FILE, PolicyLine, policy_file
 from asynctune.storage.filesystem import storage_error
 
 
 class PbtPolicyLog(Callback):
-    """Carries exploits into the policy files.
+    """Records each exploit in the policy files.
 
     Args:
-        directory: The experiment's directory.
-        history: What earlier drivers left; the last of them may not have come to write it.
+        directory: The directory of the experiment.
+        history: The record of the previous runs, None in a new experiment.
     """
 
     def __init__(self, directory: str, history: History | None) -> None:
@@ -26,8 +26,9 @@ class PbtPolicyLog(Callback):
         self._history = history
 
     def catch_up(self) -> None:
-        """Write what earlier drivers did not. Takes a while; call it in a thread."""
-        for _, event in self._history.stored.events() if self._history is not None else ():
+        """Write the exploits that the previous runs did not. Slow; call it in a thread."""
+        # A driver that died may have recorded an exploit in the journal alone.
+        for _, event in self._history.reader.events() if self._history is not None else ():
             if isinstance(event, ev.Exploited):
                 self._write(event)
 
@@ -39,13 +40,13 @@ class PbtPolicyLog(Callback):
 
 
 class PbtPolicyFiles:
-    """Writes the files of one experiment. It blocks, so it is called in a thread.
+    """Writes the policy files of one experiment. Blocks; call it in a thread.
 
-    Lines are to be given in the order in which they came about. One that is there already is not written
-    again, so whoever was cut short may begin with any line that was written before.
+    Lines come in the order of their exploits. A line that the files have already is not written again, so
+    a writer that was interrupted may begin again with any earlier line.
 
     Args:
-        directory: The experiment's directory.
+        directory: The directory of the experiment.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -53,12 +54,12 @@ class PbtPolicyFiles:
         self._written: set[str] | None = None
 
     def write(self, line: PolicyLine, target_id: str, donor_id: str) -> None:
-        """Write a line into the target's file, behind what the donor's has, and into that of all.
+        """Append a line to the global file, and write the target's file: the donor's lines and this one.
 
         Args:
             line: The line.
-            target_id: The trial that took over.
-            donor_id: The trial whose state it took; perhaps itself.
+            target_id: The trial that took over another's state.
+            donor_id: The trial whose state it took, perhaps the target itself.
 
         Raises:
             StorageError: The files cannot be written.
@@ -72,24 +73,24 @@ class PbtPolicyFiles:
 
     def _write(self, text: str, target_id: str, donor_id: str) -> None:
         if self._written is None:
-            self._written = self._begin()
+            self._written = self._read_global()
         if text in self._written:
             return
-        # The file of all is written last: what is in there was carried out. So if there was a crash in
-        # between, nothing has happened since to the donor's file.
+        # The global file is written last, so a line in it is also in the target's file. After a crash in
+        # between, the donor's file is still as it was when the line was first written.
         target = self._path(policy_file(target_id))
         if not (read_text(target) or "").endswith(text):
-            before = read_text(self._path(policy_file(donor_id))) or ""
-            carry_out(Replace(target, before + text))
+            inherited = read_text(self._path(policy_file(donor_id))) or ""
+            carry_out(Replace(target, inherited + text))
         carry_out(Append(self._path(GLOBAL_FILE), text))
         self._written.add(text)
 
-    def _begin(self) -> set[str]:
-        """Return the lines of the file of all, and cut off one that a crash left unfinished."""
+    def _read_global(self) -> set[str]:
+        """Return the lines of the global file, and cut off a line that a crash left unfinished."""
         path = self._path(GLOBAL_FILE)
-        found = read_text(path) or ""
-        whole = found[: found.rfind("\n") + 1]
-        if whole != found:
+        text = read_text(path) or ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
             carry_out(Replace(path, whole))
         return set(whole.splitlines(keepends=True))
 
@@ -98,7 +99,7 @@ class PbtPolicyFiles:
 
 
 def policy_line(event: ev.Exploited) -> PolicyLine:
-    """Return the line of an event."""
+    """Return the line that records an exploit."""
     return PolicyLine(
         target_tag=event.target_tag,
         donor_tag=event.donor_tag,

@@ -1,4 +1,4 @@
-"""Progress as lines of text: one for each trial that has ended."""
+"""Progress as lines of text, one for each trial that ends, and the output of trials."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from asynctune.experiment import events as ev
 from asynctune.experiment.state import ExperimentState
 from asynctune.experiment.status import Status
 from asynctune.experiment.trial import Trial
-from asynctune.result import flatten, metrics
+from asynctune.result import flatten, is_better, metrics
 
-_SHOWN = 6
+_MAX_COLUMNS = 6
 
 
 class LineProgress(Callback):
-    """Prints a line when a trial has ended: what became of it, and the best so far.
+    """Prints a line at the end of each trial: its status and last values, and the best value so far.
 
     Args:
-        state: The experiment.
-        total: How many trials there will be, None if nobody knows.
+        state: The state of the experiment.
+        total: The number of trials of the run, None for no limit.
         metric: The objective, or None.
         mode: ``"min"``, ``"max"`` or None.
-        out: Where to; standard output by default.
+        out: The stream to print to; standard output by default.
     """
 
     def __init__(
@@ -50,7 +50,11 @@ class LineProgress(Callback):
         self._best_name = ""
 
     def resume(self, summary: str) -> None:
-        """Say that an experiment goes on, and count and compare from where it stood."""
+        """Print a summary, and include the trials and results of the previous runs.
+
+        Args:
+            summary: The line to print.
+        """
         for trial in self._state.trials.values():
             if trial.status.is_final:
                 self._ended.add(trial.trial_id)
@@ -61,23 +65,22 @@ class LineProgress(Callback):
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> None:
         value = flatten(result).get(self._metric) if self._metric else None
-        if isinstance(value, int | float) and not math.isnan(value):
-            better = value < self._best if self._mode == "min" else value > self._best
-            if better or math.isnan(self._best):
-                self._best, self._best_name = value, trial.name
+        if isinstance(value, int | float) and is_better(value, self._best, self._mode or "max"):
+            self._best, self._best_name = value, trial.name
 
     def on_trial_error(self, trial: Trial, error: str) -> None:
-        again = "" if trial.status is Status.ERROR else "; it is tried again"
-        self._print(f"{trial.name}: {error}{again}")
+        retry = "" if trial.status is Status.ERROR else "; the trial is retried"
+        self._print(f"{trial.name}: {error}{retry}")
 
     def on_trial_exploit(self, trial: Trial, exploit: ev.Exploited) -> None:
         donor = self._state.trials[exploit.donor]
-        told = exploit.tag.partition("@perturbed[")[2].rstrip("]")
-        whose = "its own state" if donor is trial else f"{donor.name} at iter {exploit.iteration}"
-        self._print(f"{trial.name} goes on from {whose}, with {told or 'the same configuration'}")
+        changes = exploit.tag.partition("@perturbed[")[2].rstrip("]") or "the same configuration"
+        source = "its own state" if donor is trial else f"{donor.name} at iter {exploit.iteration}"
+        self._print(f"{trial.name} continues from {source}, with {changes}")
 
     def on_trial_complete(self, trial: Trial) -> None:
         self._ended.add(trial.trial_id)
+        # The user may have added trials by hand, beyond the total.
         total = max(self._total, len(self._state.trials)) if self._total is not None else "?"
         parts = [f"[{len(self._ended)}/{total}] {trial.name} {trial.status}"]
         if trial.stop_reason is not None and trial.status is Status.TERMINATED:
@@ -97,29 +100,29 @@ class LineProgress(Callback):
         found = {k: v for k, v in metrics(trial.last_result).items() if isinstance(v, int | float)}
         if self._metric and self._metric in found:
             found = {self._metric: found[self._metric], **found}
-        return list(found.items())[:_SHOWN]
+        return list(found.items())[:_MAX_COLUMNS]
 
     def _print(self, line: str) -> None:
         print(_printable(line), file=self._out or sys.stdout, flush=True)
 
 
 class OutputEcho(Callback):
-    """Shows what trials print, as far as their executor captures it.
+    """Prints the output of trials, as far as their executor captures it.
 
     Args:
-        state: The experiment.
+        state: The state of the experiment.
     """
 
     def __init__(self, state: ExperimentState[Any]) -> None:
         self._state = state
-        self._read: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}  # trial -> bytes printed so far
 
     def resume(self) -> None:
-        """Pass over what trials have printed before; it was shown then."""
+        """Skip the output of the previous runs, which have printed it."""
         for trial in self._state.trials.values():
             with contextlib.suppress(OSError):
                 log = os.path.join(trial.logdir, "output.log")
-                self._read[trial.trial_id] = os.path.getsize(log)
+                self._offsets[trial.trial_id] = os.path.getsize(log)
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> None:
         self._echo(trial)
@@ -129,23 +132,25 @@ class OutputEcho(Callback):
 
     def on_trial_complete(self, trial: Trial) -> None:
         self._echo(trial)
-        self._read.pop(trial.trial_id, None)
+        self._offsets.pop(trial.trial_id, None)
 
     def _echo(self, trial: Trial) -> None:
+        offset = self._offsets.get(trial.trial_id, 0)
         try:
             with open(os.path.join(trial.logdir, "output.log"), "rb") as file:
-                file.seek(self._read.get(trial.trial_id, 0))
+                file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
             return
+        # While a trial runs, its last line may be incomplete.
         end = len(data) if trial.status.is_final else data.rfind(b"\n") + 1
-        self._read[trial.trial_id] = self._read.get(trial.trial_id, 0) + end
+        self._offsets[trial.trial_id] = offset + end
         for line in data[:end].decode(errors="backslashreplace").splitlines():
             print(f"({trial.name}) {_printable(line)}", flush=True)
 
 
 async def print_line(line: str) -> None:
-    """Print a line that is about the whole run, without holding up the loop."""
+    """Print a line about the whole run, without blocking the event loop."""
     await anyio.to_thread.run_sync(partial(print, _printable(line), flush=True))
 
 
@@ -158,5 +163,6 @@ def _short(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    # A trial's name or message is not to move the cursor or set the title of somebody's terminal.
+    # Control characters in the name or message of a trial must not move the terminal's cursor or set its
+    # title.
     return "".join(c if c.isprintable() or c in "\t\n" else repr(c)[1:-1] for c in text)

@@ -1,1 +1,1 @@
-"""The command ``asynctune``: what is done to an experiment while no run works on it."""
+"""The command ``asynctune``: inspects, repairs and downloads experiments while no run works on them."""

@@ -1,4 +1,4 @@
-"""The command ``asynctune``: what is done to an experiment when no run is going on."""
+"""The entry point of the command ``asynctune``."""
 
 from __future__ import annotations
 
@@ -19,29 +19,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Those of the command line; by default those of this process.
+        arguments: The arguments of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0 if all is well, 1 if not.
+        The exit code: 0 for success, 1 for an error.
     """
-    parser = argparse.ArgumentParser(prog="asynctune", description="Looks after experiments.")
+    parser = argparse.ArgumentParser(
+        prog="asynctune", description="Inspects, repairs and downloads experiments."
+    )
     parser.add_argument("--version", action="version", version=f"asynctune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    look = commands.add_parser("show", help="show the trials of an experiment")
-    mend = commands.add_parser(
+    show_parser = commands.add_parser("show", help="show the trials of an experiment")
+    repair_parser = commands.add_parser(
         "repair",
         help="keep the good beginning of a damaged journal",
-        description="Keeps what is good in front of the damage. What is cut off is kept beside the "
-        "journal, as journal.cut-0 and so on.",
+        description="Keeps the records before the damage. The rest of the journal moves to a file "
+        "beside it, named journal.cut-0 and so on.",
     )
-    fetch = commands.add_parser(
+    fetch_parser = commands.add_parser(
         "fetch",
-        help="bring an experiment from a bucket",
-        description="Brings the journal, every checkpoint and the logs. Endpoint and credentials come "
-        "from the usual environment variables.",
+        help="download an experiment from a bucket",
+        description="Downloads the journal, every checkpoint and the logs. Endpoint and credentials "
+        "come from the usual environment variables.",
     )
-    fetch.add_argument("url", help="where it is kept, with its name: s3://bucket/path/name")
-    for command in (look, mend, fetch):
+    fetch_parser.add_argument(
+        "url", help="the URL of the experiment, with its name: s3://bucket/path/name"
+    )
+    for command in (show_parser, repair_parser, fetch_parser):
         command.add_argument("experiment", help="the directory of the experiment")
     given = parser.parse_args(arguments)
     directory = os.path.abspath(os.path.expanduser(given.experiment))

@@ -1,44 +1,47 @@
-"""``asynctune repair``: the good beginning of a damaged journal is kept."""
+"""``asynctune repair``: keeps the good beginning of a damaged journal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from asynctune.errors import ExperimentCorrupt, TuneError
-from asynctune.experiment import reader as stored
+from asynctune.experiment import reader
 from asynctune.experiment.lock import ExperimentLock
 from asynctune.experiment.state import state_from_disk
 from asynctune.storage.filesystem import FileSystem
 
 
 def repair(directory: str) -> int:
-    """Keep the good beginning of the journal, and say what was cut off.
+    """Cut a damaged journal off at the damage, and print how much was kept and cut.
 
     Args:
-        directory: That of the experiment.
+        directory: The directory of the experiment.
 
     Returns:
         The exit code.
 
     Raises:
-        TuneError: It is no experiment, or one that is in use.
-        ExperimentCorrupt: Nothing of the journal is good.
+        TuneError: The directory holds no experiment, or a run is using the experiment.
+        ExperimentCorrupt: The journal has no good record, or a newer version wrote the journal.
     """
-    path = Path(directory, stored.FILE_NAME)
+    path = Path(directory, reader.FILE_NAME)
     if not path.is_file():
-        raise TuneError(f"{directory} is no experiment: it has no file called {stored.FILE_NAME!r}")
-    lock = ExperimentLock(directory, FileSystem(), stored.FILE_NAME)
+        raise TuneError(
+            f"{directory} is not an experiment: the directory has no file {reader.FILE_NAME!r}"
+        )
+    lock = ExperimentLock(directory, FileSystem(), reader.FILE_NAME)
     lock.acquire()
     try:
-        journal = stored.JournalReader(path)
-        cut = stored.repair(path, state_from_disk(directory, journal.read_rows).apply)
+        journal = reader.JournalReader(path)
+        # The state checks each record: one that does not fit those before it is damage too.
+        cut = reader.repair(path, state_from_disk(directory, journal.read_rows).apply)
         if not cut:
-            print(f"{path} is whole; nothing was changed")
+            print(f"{path} is not damaged; nothing was changed")
             return 0
         journal.replay(state_from_disk(directory, journal.read_rows).apply)
     except ExperimentCorrupt as exc:
-        raise ExperimentCorrupt(f"nothing can be kept: {exc}") from exc
+        raise ExperimentCorrupt(f"cannot repair the journal: {exc}") from exc
     finally:
         lock.release()
-    print(f"{path}: {journal.count} records are good and stay; {cut} bytes were cut off")
+    print(f"{path}: kept {journal.count} good records, cut off {cut} bytes")
     return 0

@@ -1,4 +1,4 @@
-"""``asynctune show``: the trials of an experiment."""
+"""``asynctune show``: prints the trials of an experiment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from asynctune.experiment.analysis import ExperimentAnalysis
 
 
 def show(directory: str) -> int:
-    """Print a line for each trial, and how many there are; returns the exit code."""
+    """Print a line for each trial and the number of trials by status, and return the exit code.
+
+    Args:
+        directory: The directory of the experiment.
+    """
     analysis = ExperimentAnalysis.from_disk(directory)
     for trial in analysis.trials:
         iteration = trial.last_result.get("training_iteration", 0)

@@ -1,4 +1,4 @@
-"""What this machine has for workers: its CPUs, its GPUs, and the environment that a worker gets."""
+"""The resources of this machine: usable CPUs, GPUs, and the environment variables of a worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ _THREAD_COUNTS = (
 
 
 def environment_of(spec: ActorSpec) -> dict[str, str]:
-    """Return the environment that a worker has: this process's, and the trial's share of the machine."""
+    """Return the environment of a worker: that of this process, limited to the trial's share.
+
+    Args:
+        spec: The actor that the worker is for. ``CUDA_VISIBLE_DEVICES`` lists the GPUs of its share; each
+            thread count of BLAS or OpenMP that the user has not set equals the CPUs of its share.
+    """
     environment = dict(os.environ)
     threads = str(spec.share.resources.threads)
     for name in _THREAD_COUNTS:
@@ -29,7 +34,7 @@ def environment_of(spec: ActorSpec) -> dict[str, str]:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
+    """Return the number of CPUs that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -37,20 +42,31 @@ def usable_cpus() -> int:
 
 
 def gpu_ids(gpus: int | Sequence[int | str] | None) -> list[str]:
-    """Return the ids of the GPUs that an executor was given."""
+    """Return the ids that the argument ``gpus`` of an executor stands for.
+
+    Args:
+        gpus: The number of GPUs, whose ids are then 0, 1 and so on, or a list of ids; None for no GPUs.
+
+    Raises:
+        ConfigError: ``gpus`` is negative or a string.
+    """
     if gpus is None:
         return []
     if isinstance(gpus, str):
-        raise ConfigError(f"gpus is the string {gpus!r}; a number or a list of ids is wanted")
+        raise ConfigError(f"gpus must be an int of at least 0 or a list of ids, got {gpus!r}")
     if isinstance(gpus, int):
         if gpus < 0:
-            raise ConfigError(f"gpus is {gpus}; 0 or more, or a list of ids, is wanted")
+            raise ConfigError(f"gpus must be an int of at least 0 or a list of ids, got {gpus}")
         return [str(index) for index in range(gpus)]
     return [str(gpu) for gpu in gpus]
 
 
 def detected_gpus() -> list[str]:
-    """Return the ids of the GPUs that this process sees."""
+    """Return the ids of the GPUs that this process may use.
+
+    They come from ``CUDA_VISIBLE_DEVICES`` if it is set, otherwise from the NVIDIA driver. This reads
+    files: call it in a thread.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]

@@ -1,7 +1,7 @@
-"""The contract between the runner and whatever trains: executors lend actors.
+"""The base class of executors: what the runner expects of the place where trials train.
 
 A new kind of executor implements :meth:`Executor._start` and an :class:`Actor` with ``_begin`` and
-``kill``.
+``_kill``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ from asynctune.trainable.context import new_standalone_dir
 
 
 class Executor(abc.ABC):
-    """Lends actors. An async context manager that serves any number of runs of one event loop."""
+    """Leases actors. An async context manager that serves any number of runs of one event loop.
+
+    A subclass implements :meth:`_start`, and overrides :meth:`_finish` and :meth:`_close` if its actors
+    share anything that has to be released.
+
+    Args:
+        pool: The resources that trials may hold at once.
+    """
 
     def __init__(self, pool: ResourcePool) -> None:
         self.slots = Slots(pool)
@@ -47,23 +54,28 @@ class Executor(abc.ABC):
 
     @property
     def pool(self) -> ResourcePool:
-        """The book of resources."""
+        """The resources of this executor."""
         return self.slots.pool
 
     def prepare(self, trainable: Any) -> SerializedTrainable:
-        """Look at a trainable and make it ready to travel. May take a while; call it in a thread.
+        """Check a trainable and pickle it. May block for a while; call it in a thread.
+
+        An executor that trains in this process overrides this with ``serialize(trainable, pickled=False)``.
+
+        Args:
+            trainable: A Trainable class or a function.
 
         Raises:
-            ConfigError: It is no trainable.
-            NotSerializable: It cannot travel to where it would train.
+            ConfigError: The object is not a trainable.
+            NotSerializable: The trainable cannot be sent to a worker.
         """
         return serialize(trainable, pickled=True)
 
     def check_config(self, config: dict[str, Any]) -> None:  # noqa: B027 - the default is right
-        """Raise if a configuration cannot travel to where trials train."""
+        """Raise :class:`NotSerializable` if a configuration cannot be sent to a worker."""
 
     def check_open(self) -> None:
-        """Raise unless this executor can be used here and now."""
+        """Raise :class:`ExecutorError` unless this executor is open in the running event loop."""
         name = type(self).__name__
         if not self._open:
             raise ExecutorError(f"this {name} is not open; use `async with {name}(...) as pool:`")
@@ -83,44 +95,58 @@ class Executor(abc.ABC):
         grace_s: float = 10.0,
         remote_checkpoint_dir: str | os.PathLike[str] | Storage | None = None,
     ) -> AsyncIterator[Actor]:
-        """Build a trainable and lend its mirror; leaving stops it.
+        """Build a trainable and lease its actor; the end of the block stops the trainable.
 
         Args:
             trainable: A Trainable class or a function.
-            config: Its configuration.
-            resources: What it holds meanwhile; by default what it requests itself, else one CPU.
-            logdir: Its directory; by default a new one in the folder of results.
-            grace_s: Seconds that it may clean up when the block is left.
-            remote_checkpoint_dir: Where a durable trainable keeps its checkpoints.
+            config: The configuration of the trainable.
+            resources: The resources of the actor; by default those that the trainable requests, otherwise
+                one CPU.
+            logdir: The directory of the trainable; by default a new one in the results directory.
+            grace_s: The seconds that the trainable may take to clean up at the end of the block.
+            remote_checkpoint_dir: The URL, path or storage for the checkpoints of a durable trainable.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            TrialError: Building the trainable failed.
         """
         self.check_open()
         serialized = await anyio.to_thread.run_sync(self.prepare, trainable)
         remote = remote_dir_of(serialized, remote_checkpoint_dir)
-        given = dict(config or {})
+        values = dict(config or {})
         if resources is None:
-            resources = serialized.cls.default_resource_request(given) or Resources()
+            resources = serialized.cls.default_resource_request(values) or Resources()
         wanted = Resources.from_mapping(resources, "resources")
-        advice = serialized.cls.resource_help(given)
+        advice = serialized.cls.resource_help(values)
         self.pool.check(wanted, what=serialized.name, advice=advice)
         make = (os.path.abspath, logdir) if logdir else (new_standalone_dir, serialized.name)
-        place: str = await anyio.to_thread.run_sync(*make)
-        async with self.slots.lend(wanted, owner=self) as share:
-            log = os.path.join(place, "output.log")
+        directory: str = await anyio.to_thread.run_sync(*make)
+        with await self.slots.lease(wanted, owner=self) as lease:
+            log = os.path.join(directory, "output.log")
             spec = ActorSpec(
-                serialized, given, share, place, log=log, grace_s=grace_s, remote=remote
+                serialized, values, lease.share, directory, log=log, grace_s=grace_s, remote=remote
             )
             async with self.start(spec) as actor:
                 yield actor
 
     @asynccontextmanager
     async def start(self, spec: ActorSpec) -> AsyncIterator[Actor]:
-        """Build the actor of a specification, whose share is already held; leaving ends it.
+        """Build an actor; the end of the block stops the trainable.
+
+        Args:
+            spec: The arguments; the caller holds the lease of ``spec.share`` during the block.
 
         Raises:
-            TrialError: Building failed.
+            TrialError: Building the trainable failed.
         """
         self.check_open()
         actor = await self._start(spec)
+        try:
+            await actor.build()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await actor.kill()
+            raise
         try:
             yield actor
         finally:
@@ -132,12 +158,11 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     async def _start(self, spec: ActorSpec) -> Actor:
-        """Build an actor; clean up by itself if that fails."""
+        """Return a new actor, whose trainable is not built yet. If this raises, it releases everything."""
 
-    @abc.abstractmethod
     async def _finish(self, actor: Actor) -> None:
-        """Take back what an actor that has ended stood on."""
+        """Release what a finished actor runs in; by default kill it."""
+        await actor.kill()
 
-    @abc.abstractmethod
-    async def _close(self) -> None:
-        """End everything."""
+    async def _close(self) -> None:  # noqa: B027 - the default is right
+        """Release what the actors share; called once, when the executor is closed."""

@@ -1,10 +1,9 @@
-"""Trials in this process: asynchronous code on the caller's loop, synchronous code in a thread a trial."""
+"""Trials in this process: asynchronous code on the caller's loop, synchronous code in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import inspect
 import math
 import os
@@ -16,19 +15,18 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from asynctune._checks import check_int
 from asynctune._threads import log_warning, thread_limiter
-from asynctune.errors import ConfigError
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.base import Executor
+from asynctune.executors.host import TrainableHost, trainable_context
 from asynctune.executors.pool import ResourcePool
 from asynctune.executors.serialization import SerializedTrainable, serialize
 from asynctune.storage.filesystem import storage_error
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import SyncHookCaller, TrainableContext, step
 from asynctune.trainable.function import AsyncFunctionTrainable
 from asynctune.trainable.session import session
 from asynctune.trainable.worker.calls import (
-    HOST_GRACE_S,
     Answer,
     AnswerKind,
     build,
@@ -40,31 +38,28 @@ from asynctune.trainable.worker.calls import (
 _T = TypeVar("_T")
 _CANCEL_S = 1.0
 _THREADS = 256
-"""So many synchronous hooks of asynchronous trainables work at once, and more if more trials may."""
+"""The least number of threads for the synchronous hooks of asynchronous trainables."""
 
 
 class InlineExecutor(Executor):
-    """Lends actors in this process; nothing is pickled.
+    """Trains in this process; nothing is pickled.
 
-    A function or class with ``async def`` runs on the caller's loop, thousands at once; its
-    synchronous hooks run in threads. A wholly synchronous one runs in a thread of its own. CPUs are
-    not counted, the working directory is the caller's, output is not captured, and synchronous code
-    cannot be killed: a limit abandons its thread, and says so.
+    A function or class with ``async def`` runs on the caller's loop, with thousands of others; its
+    synchronous hooks run in threads. A trainable without ``async def`` runs in a thread of its own.
+    CPUs are not counted, the working directory is that of the process, and output is not captured.
+    Synchronous code cannot be killed: if it exceeds a time limit, the executor abandons the thread and
+    logs a warning.
 
     Args:
-        max_concurrency: At most this many trials at once; by default all that are asked for.
+        max_concurrency: The maximum number of trials at once; None for no limit.
 
     Raises:
-        ConfigError: ``max_concurrency`` is no positive int.
+        ConfigError: ``max_concurrency`` is not a positive int.
     """
 
     def __init__(self, max_concurrency: int | None = None) -> None:
-        if max_concurrency is not None and (
-            not isinstance(max_concurrency, int) or max_concurrency < 1
-        ):
-            raise ConfigError(
-                f"max_concurrency is {max_concurrency!r}; an int of 1 or more is wanted"
-            )
+        if max_concurrency is not None:
+            max_concurrency = check_int("InlineExecutor", "max_concurrency", max_concurrency, 1)
         super().__init__(ResourcePool(math.inf, slots=max_concurrency))
         self._threads = max(_THREADS, max_concurrency or 0)
         self._limiter: anyio.CapacityLimiter | None = None
@@ -81,31 +76,17 @@ class InlineExecutor(Executor):
             await anyio.to_thread.run_sync(lambda: os.makedirs(spec.logdir, 0o700, exist_ok=True))
         except OSError as exc:
             raise storage_error(exc, f"{spec.logdir} cannot be created") from exc
-        assert self._limiter is not None, "an executor that is open has one"
+        assert self._limiter is not None, "an open executor has a limiter"
         if spec.serialized.is_async:
-            actor: _LoopActor | _ThreadActor = _LoopActor(spec, LoopHookCaller(self._limiter))
-        else:
-            actor = _ThreadActor(spec)
-        try:
-            await actor.build()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await actor.kill()
-            raise
-        return actor
-
-    async def _finish(self, actor: Actor) -> None:
-        await actor.kill()
-
-    async def _close(self) -> None:
-        pass
+            return _LoopActor(spec, LoopHookCaller(self._limiter))
+        return _ThreadActor(spec)
 
 
 class LoopHookCaller:
-    """How a trainable that lives on the caller's loop calls out: what may block goes into a thread.
+    """Calls the hooks of a trainable on the caller's loop; functions that may block run in threads.
 
     Args:
-        limiter: For the threads of the user's code, so that what is ours never waits for it.
+        limiter: The limiter of the threads for code of the user, so that asynctune's own never wait for it.
     """
 
     def __init__(self, limiter: anyio.CapacityLimiter) -> None:
@@ -114,8 +95,8 @@ class LoopHookCaller:
     async def hook(self, function: Callable[..., Any], *args: Any) -> Any:
         if inspect.iscoroutinefunction(function):
             return await function(*args)
-        if getattr(function, "__module__", "").startswith("asynctune."):
-            value = function(*args)  # ours, which does not block: the default of a hook
+        if getattr(function, "__module__", "").startswith("asynctune.trainable."):
+            value = function(*args)  # the default of a hook, which does not block
         else:
             value = await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
         return await value if inspect.isawaitable(value) else value
@@ -127,47 +108,30 @@ class LoopHookCaller:
         pass
 
 
-def _host(spec: ActorSpec, calls: Any, *, setup_later: bool) -> TrainableContext:
-    return TrainableContext(
-        logdir=spec.logdir,
-        calls=calls,
-        trial_id=spec.trial_id,
-        trial_name=spec.trial_name,
-        experiment_tag=spec.tag,
-        grace_s=spec.grace_s + HOST_GRACE_S,
-        setup_later=setup_later,
-        remote=spec.remote,
-    )
-
-
 class _LoopActor(Actor):
-    """A trainable on the caller's loop.
+    """An asynchronous trainable on the caller's loop.
 
-    One task serves all its calls, so that one hook may close what another opened. The task lives as
-    long as the actor, over many calls from outside, so the actor owns it and no task group can.
+    One task serves all calls, so that one hook may close a cancel scope or context manager that another
+    hook opened. The task lives as long as the actor, over many calls from other tasks, so the actor owns
+    the task; a task group could not.
     """
 
-    def __init__(self, spec: ActorSpec, calls: LoopHookCaller) -> None:
+    def __init__(self, spec: ActorSpec, hooks: LoopHookCaller) -> None:
         super().__init__(spec)
-        self._calls = calls
+        self._hooks = hooks
         self._requests: asyncio.Queue[tuple[str, tuple[Any, ...], asyncio.Future[Answer]]] = (
             asyncio.Queue()
         )
         self._trainable: Trainable | None = None
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
-    async def build(self) -> None:
-        self._pending, self._pending_method = self._begin("_setup", ()), "_setup"
-        await self._awaited()
-
-    async def kill(self) -> None:
-        self._gone = True
+    async def _kill(self) -> None:
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_CANCEL_S)
             if not self._task.done():
                 await log_warning(
-                    "%s swallows its cancellation; its task is abandoned", self._who()
+                    "%s swallows its cancellation; its task is abandoned", self._label()
                 )
         if isinstance(self._trainable, AsyncFunctionTrainable):
             await self._trainable.abandon()
@@ -180,22 +144,22 @@ class _LoopActor(Actor):
         return future
 
     async def _serve(self) -> None:
-        place = _host(self.spec, self._calls, setup_later=True)
-        session.set(class_session(place))
+        context = trainable_context(self.spec, self._hooks, setup_later=True)
+        session.set(class_session(context))
         while True:
             method, args, future = await self._requests.get()
             try:
                 if self._trainable is None:
-                    self._trainable = build(self.spec.serialized.cls, self.spec.config, place)
+                    self._trainable = build(self.spec.serialized.cls, self.spec.config, context)
                     await self._trainable._run_setup()
                     answer = Answer(AnswerKind.VALUE, b"null")
                 else:
                     answer = await perform(self._trainable, method, args)
             except asyncio.CancelledError as exc:
-                if self._gone:
+                if self._is_ended:
                     raise
-                answer = describe(exc)  # the user's own
-            except BaseException as exc:  # the user's SystemExit is to end the trial, not the loop
+                answer = describe(exc)  # raised by code of the user
+            except BaseException as exc:  # a SystemExit of the user ends the trial, not the loop
                 answer = describe(exc)
             if not future.done():
                 future.set_result(answer)
@@ -212,21 +176,15 @@ class _ThreadActor(Actor):
         ] = queue.SimpleQueue()
         self._ended = anyio.Event()
         self._abandoned = False
-        # In the context of the run, as a task would be.
+        self._host = TrainableHost(spec)
         self._thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(self._serve,),
+            target=self._serve,
             name=f"asynctune trial {spec.trial_id or ''}",
             daemon=True,
         )
         self._thread.start()
 
-    async def build(self) -> None:
-        self._pending, self._pending_method = self._begin("_setup", ()), "_setup"
-        await self._awaited()
-
-    async def kill(self) -> None:
-        self._gone = True
+    async def _kill(self) -> None:
         if self._abandoned:
             return
         self._requests.put(None)
@@ -236,9 +194,9 @@ class _ThreadActor(Actor):
             return
         self._abandoned = True
         await log_warning(
-            "%s is still in %s() and a thread cannot be killed: it is abandoned, and ends when "
-            "that call returns. ProcessExecutor can kill",
-            self._who(),
+            "%s is still in %s(), and its thread is abandoned, since a thread cannot be killed. The "
+            "thread ends when the call returns. ProcessExecutor can kill",
+            self._label(),
             self._pending_method,
         )
 
@@ -248,25 +206,15 @@ class _ThreadActor(Actor):
         return future
 
     def _serve(self) -> None:
-        """Serve requests; runs in the thread."""
-        place = _host(self.spec, SyncHookCaller(), setup_later=False)
-        session.set(class_session(place))
-        trainable: Trainable | None = None
+        """Serve requests in the thread until the actor is killed."""
         while (request := self._requests.get()) is not None:
             method, args, future = request
-            try:
-                if trainable is None:
-                    trainable = build(self.spec.serialized.cls, self.spec.config, place)
-                    answer = Answer(AnswerKind.VALUE, b"null")
-                else:
-                    answer = step(perform(trainable, method, args))
-            except BaseException as exc:  # also the user's SystemExit
-                answer = describe(exc)
-            self._post(_settle, future, answer)
+            self._post(_settle, future, self._host.perform(method, args))
+        self._host.close()
         self._post(self._ended.set)
 
     def _post(self, function: Callable[..., Any], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed under us: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits for the answer
             self._loop.call_soon_threadsafe(function, *args)
 
 

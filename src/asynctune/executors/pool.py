@@ -1,4 +1,4 @@
-"""The book of what an executor has free, and the shares that are lent from it."""
+"""The resources of an executor, and the shares of them that trials hold."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a pool, lent to one trial.
+    """A part of a pool, leased to one trial.
 
     Args:
-        resources: What was asked for.
-        gpu_ids: The GPUs that were assigned, extra ones last.
+        resources: The amounts that the trial requested.
+        gpu_ids: The ids of the assigned GPUs; those of ``extra_gpu`` come last.
     """
 
     resources: Resources
@@ -27,13 +27,16 @@ class Share:
 
 
 class ResourcePool:
-    """The book of an executor's CPUs, GPUs and custom resources. Pure: it never waits.
+    """The CPUs, GPUs and custom resources of an executor. The pool counts them and never waits.
 
     Args:
-        cpus: CPUs in all; ``math.inf`` for an executor that does not count them.
+        cpus: The number of CPUs in total; ``math.inf`` for an executor that counts no resources.
         gpus: The ids of the GPUs.
-        custom: Other resources by name.
-        slots: How many shares may be lent at once; None: as many as fit.
+        custom: The amounts of other resources, by name.
+        slots: The maximum number of shares at once; None for as many as fit.
+
+    Attributes:
+        leased: The number of shares that are leased now.
     """
 
     def __init__(
@@ -50,23 +53,23 @@ class ResourcePool:
         self._free_cpus = cpus
         self._free_gpus = dict.fromkeys(self.gpus, 1.0)
         self._free_custom = dict(custom)
-        self.lent = 0
+        self.leased = 0
 
     def set_gpus(self, gpus: Sequence[str]) -> None:
-        """Say which GPUs there are; before anything is lent."""
+        """Set the ids of the GPUs. Allowed only while no share is leased."""
         self.gpus = tuple(gpus)
         self._free_gpus = dict.fromkeys(self.gpus, 1.0)
 
     def check(self, resources: Resources, *, what: str, advice: str = "") -> None:
-        """Refuse what even the empty pool could not give.
+        """Raise an error if a request does not fit even into the empty pool.
 
         Args:
-            resources: What a trial asks for.
-            what: How the error calls the asker.
-            advice: Text to add, e.g. of ``Trainable.resource_help``.
+            resources: The amounts that a trial requests.
+            what: The name of the trial or trainable, for the message.
+            advice: Text that follows the message, e.g. from ``Trainable.resource_help``.
 
         Raises:
-            ConfigError: It can never be given; the message compares what is asked with what is there.
+            ConfigError: The request can never be granted; the message compares the request with the pool.
         """
         asked = [("cpu", resources.cpu_total, self.cpus)]
         if not math.isinf(self.cpus):
@@ -75,11 +78,11 @@ class ResourcePool:
                 (name, amount, self.custom.get(name, 0.0))
                 for name, amount in resources.custom_resources.items()
             ]
-        for name, amount, there in asked:
-            if amount > there:
+        for name, amount, total in asked:
+            if amount > total:
                 text = (
                     f"{what} asks for {number_text(amount)} {name}, but the executor has "
-                    f"{number_text(there)} in all; it can never start"
+                    f"{number_text(total)} in all; it can never start"
                 )
                 raise ConfigError(f"{text}. {advice}" if advice else text)
 
@@ -93,7 +96,7 @@ class ResourcePool:
             raise ConfigError(f"{text}. {advice}" if advice else text)
 
     def fits(self, resources: Resources) -> float:
-        """Return how many trials that ask for this fit into the empty pool, ``math.inf`` for any."""
+        """Return how many trials with this request fit into the empty pool at once; may be ``math.inf``."""
         most = math.inf if self.slots is None else float(self.slots)
         if math.isinf(self.cpus):
             return most
@@ -102,16 +105,16 @@ class ResourcePool:
             (amount, self.custom.get(name, 0.0))
             for name, amount in resources.custom_resources.items()
         ]
-        return min([most, *(math.floor(round(there / n, 6)) for n, there in asked if n)])
+        return min([most, *(math.floor(round(total / n, 6)) for n, total in asked if n)])
 
-    def take(self, resources: Resources) -> Share | None:
-        """Lend a share, or return None if it does not fit now."""
-        if self.slots is not None and self.lent >= self.slots:
+    def acquire(self, resources: Resources) -> Share | None:
+        """Lease a share, or return None if the request does not fit now."""
+        if self.slots is not None and self.leased >= self.slots:
             return None
         if round(self._free_cpus - resources.cpu_total, 2) < 0:
             return None
         if math.isinf(self.cpus):
-            self.lent += 1
+            self.leased += 1
             return Share(resources)
         for name, amount in resources.custom_resources.items():
             if round(self._free_custom.get(name, 0.0) - amount, 2) < 0:
@@ -120,12 +123,12 @@ class ResourcePool:
         if gpu_ids is None:
             return None
         self._move(resources, gpu_ids, -1)
-        self.lent += 1
+        self.leased += 1
         return Share(resources, gpu_ids)
 
-    def give_back(self, share: Share) -> None:
-        """Take a lent share back."""
-        self.lent -= 1
+    def release(self, share: Share) -> None:
+        """Take back a leased share."""
+        self.leased -= 1
         if not math.isinf(self.cpus):
             self._move(share.resources, share.gpu_ids, +1)
 
@@ -134,7 +137,7 @@ class ResourcePool:
         picked: list[str] = []
         for amount in (resources.gpu, resources.extra_gpu):
             if 0 < amount < 1:
-                # The fullest one that still has room: whole ones stay whole for those who need them.
+                # The fullest GPU that has room, so that unused GPUs stay free for whole requests.
                 fits = [
                     (free, gpu)
                     for gpu, free in free_gpus.items()
@@ -153,7 +156,7 @@ class ResourcePool:
     def _move(self, resources: Resources, gpu_ids: tuple[str, ...], sign: int) -> None:
         self._free_cpus = round(self._free_cpus + sign * resources.cpu_total, 2)
         for name, amount in resources.custom_resources.items():
-            if not amount:  # of a name that the pool need not know
+            if not amount:  # a request of 0 may name a resource that the pool does not have
                 continue
             self._free_custom[name] = round(self._free_custom[name] + sign * amount, 2)
         amounts = _per_gpu(resources.gpu) + _per_gpu(resources.extra_gpu)

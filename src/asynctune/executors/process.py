@@ -1,4 +1,4 @@
-"""Trials in warm worker processes on this machine."""
+"""Trials in reused worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Self
 import anyio
 import anyio.to_thread
 
-from asynctune.errors import ConfigError, ExecutorError
+from asynctune._checks import check_int, check_list, check_number
+from asynctune.errors import ExecutorError
 from asynctune.executors._machine import detected_gpus, environment_of, gpu_ids, usable_cpus
 from asynctune.executors._worker_handle import ProcessActor, WorkerHandle
 from asynctune.executors.actor import Actor, ActorSpec
@@ -28,19 +29,21 @@ _RELEASE_S = 5.0
 
 
 class ProcessExecutor(Executor):
-    """Lends actors in worker processes, which are forked by a small server and used again.
+    """Trains in worker processes, which a small server forks and later trials reuse.
 
     Args:
-        max_workers: At most this many trials at once; by default as many as the CPUs allow.
-        cpus: CPUs to share out; by default those this process may use, at least ``max_workers``.
-        gpus: How many GPUs, or their ids; by default those of ``CUDA_VISIBLE_DEVICES``, else those
-            that the NVIDIA driver lists.
-        preload: Modules that the server imports once, so that workers have them at once. Their
-            import must not start threads; BLAS in them is limited only if threadpoolctl is there.
+        max_workers: The maximum number of trials at once; by default as many as the CPUs allow.
+        cpus: The number of CPUs for all trials; by default those that this process may use, at least
+            ``max_workers``.
+        gpus: The number of GPUs, or their ids; by default those of ``CUDA_VISIBLE_DEVICES``, otherwise
+            those that the NVIDIA driver lists.
+        preload: The names of modules that the server imports once, so that workers start with them. Their
+            import must not start threads; BLAS in them is limited only if threadpoolctl is installed.
+        custom_resources: The amounts of other resources for all trials, by name.
 
     Raises:
         ConfigError: An argument is wrong.
-        ExecutorError: This is Windows, where processes cannot be forked.
+        ExecutorError: The system is Windows, where processes cannot be forked.
     """
 
     _vmstat: ClassVar[str] = VMSTAT
@@ -56,21 +59,18 @@ class ProcessExecutor(Executor):
     ) -> None:
         if sys.platform == "win32":
             raise ExecutorError(
-                "ProcessExecutor forks its workers and hands them sockets, which Windows cannot do; "
-                "use InlineExecutor there"
+                "ProcessExecutor forks its workers and passes sockets to them, which Windows does not "
+                "support; use InlineExecutor on Windows"
             )
-        if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
-            raise ConfigError(f"max_workers is {max_workers!r}; an int of 1 or more is wanted")
-        if cpus is not None and not (isinstance(cpus, int | float) and cpus > 0):
-            raise ConfigError(f"cpus is {cpus!r}; a number above 0 is wanted")
-        if isinstance(preload, str):
-            raise ConfigError(
-                f"preload is the string {preload!r}; a list of module names is wanted"
-            )
-        there = cpus if cpus is not None else max(usable_cpus(), max_workers or 0)
-        super().__init__(ResourcePool(there, gpu_ids(gpus), custom_resources or {}, max_workers))
+        name = "ProcessExecutor"
+        if max_workers is not None:
+            max_workers = check_int(name, "max_workers", max_workers, 1)
+        if cpus is not None:
+            cpus = check_number(name, "cpus", cpus, above=0)
+        self._preload = check_list(name, "preload", preload)
+        total = cpus if cpus is not None else max(usable_cpus(), max_workers or 0)
+        super().__init__(ResourcePool(total, gpu_ids(gpus), custom_resources or {}, max_workers))
         self._detects_gpus = gpus is None
-        self._preload = tuple(preload)
         self._server: WorkerServer | None = None
         self._numbers = itertools.count()
         self._starting = asyncio.Lock()
@@ -79,7 +79,7 @@ class ProcessExecutor(Executor):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers that are alive, for people and tests."""
+        """The process ids of the workers that are alive."""
         return self._server.pids if self._server is not None else []
 
     async def __aenter__(self) -> Self:
@@ -98,22 +98,16 @@ class ProcessExecutor(Executor):
         worker = self._take_idle(spec, environment)
         if worker is None:
             worker = await self._new_worker(spec, environment)
-        actor = ProcessActor(spec, worker)
-        try:
-            await actor.build(config, path)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await actor.kill()
-            raise
-        return actor
+        return ProcessActor(spec, worker, config, path)
 
     async def _finish(self, actor: Actor) -> None:
         assert isinstance(actor, ProcessActor)
         worker = actor.worker
-        again = actor.is_clean and not actor.spec.share.gpu_ids and self._open
+        # A process that has opened a GPU keeps memory of it, so such workers are not reused.
+        is_reusable = actor.is_clean and not actor.spec.share.gpu_ids and self._open
         released = False
         try:
-            if again:
+            if is_reusable:
                 with anyio.move_on_after(min(_RELEASE_S, max(0.5, actor.spec.grace_s))):
                     released = await actor.release()
         finally:
@@ -123,11 +117,11 @@ class ProcessExecutor(Executor):
                 await actor.kill()
 
     async def _close(self) -> None:
-        async with self._starting:  # a server that is being started is ended, too
+        async with self._starting:  # wait for a server that is being started, and end it, too
             server, self._server = self._server, None
         for worker in list(self._workers.values()):
             worker.quit()
-        # They were told to quit, and end by themselves unless they are hung.
+        # Idle workers end by themselves; closing the server kills those that hang.
         try:
             with anyio.move_on_after(_DEATH_NOTICE_S):
                 for worker in list(self._workers.values()):
@@ -151,9 +145,8 @@ class ProcessExecutor(Executor):
     async def _new_worker(self, spec: ActorSpec, environment: dict[str, str]) -> WorkerHandle:
         try:
             return await self._forked(spec, environment)
-        except (
-            OSError
-        ) as exc:  # no more files or processes; the matter of the run, and not of a trial
+        except OSError as exc:
+            # A limit of open files or processes concerns the run: no other trial could start either.
             raise ExecutorError(str(storage_error(exc, "no worker can be started"))) from exc
 
     async def _forked(self, spec: ActorSpec, environment: dict[str, str]) -> WorkerHandle:
@@ -172,13 +165,16 @@ class ProcessExecutor(Executor):
         try:
             await loop.create_connection(lambda: worker, sock=self._server.fork(number))
         except BaseException:
-            self._server.kill(number, "its driver gave it up")
+            self._server.kill(number, "its driver no longer needed it")
             raise
         worker.send({"op": "environment"}, worker.environment_message())
         return worker
 
     def _retire_surplus(self) -> None:
-        """End idle workers of another kind when there are more than trials can be."""
+        """End idle workers while there are as many workers as trials may run at once.
+
+        Idle workers differ in their threads and environment, so none of them may suit the next trial.
+        """
         limit = self.pool.slots or max(1, int(self.pool.cpus))
         for queue in self._idle.values():
             while queue and len(self._workers) >= limit:

@@ -1,4 +1,4 @@
-"""How a trainable travels: pickled once, by value where it cannot be imported."""
+"""Serialization of trainables and configurations: code that workers cannot import is pickled by value."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ _MAX_SOURCES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class SerializedTrainable:
-    """A trainable, ready to travel.
+    """A trainable, ready to be sent to a worker.
 
     Args:
-        cls: The Trainable class, that of a function included.
-        name: Its name.
-        code: The pickle, empty where it stays in this process.
-        digest: What tells it from others: two functions of one name are two.
-        sources: The lines of source that no file holds, by the name that tracebacks call them.
+        cls: The Trainable class; for a function, the class that wraps it.
+        name: The name of the class or function.
+        code: The pickle of the class or function; empty if the trainable stays in this process.
+        digest: The hash of ``code``, which tells apart two functions of one name.
+        sources: The lines of code that is in no file, such as a notebook's cells, by the file name that
+            tracebacks show.
     """
 
     cls: type[Trainable]
@@ -49,12 +50,12 @@ class SerializedTrainable:
 
     @property
     def is_async(self) -> bool:
-        """Whether it wants to live on an event loop."""
+        """Whether the trainable has asynchronous hooks, and runs on an event loop."""
         return is_async(self.cls)
 
     @property
     def is_durable(self) -> bool:
-        """Whether it keeps its checkpoints in a storage itself."""
+        """Whether the trainable is a DurableTrainable, which keeps its checkpoints in a remote storage."""
         return issubclass(self.cls, DurableTrainable)
 
 
@@ -64,9 +65,9 @@ def _reduced_code(code: CodeType) -> tuple[Any, ...]:
 
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Keeps the names of files, without which a traceback from a worker shows no line of the code.
+    """Keeps the file names in code objects; without them a traceback from a worker shows no lines of code.
 
-    cloudpickle from 3.1.3 on writes ``<dynamic-code>`` in their place, so that what it writes depends on
+    From version 3.1.3 on, cloudpickle writes ``<dynamic-code>`` in their place, so that a pickle depends on
     the code alone.
     """
 
@@ -76,18 +77,22 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle by value what a worker cannot import."""
+    """Pickle an object; classes and functions that a worker cannot import are pickled by value."""
     buffer = io.BytesIO()
     _Pickler(buffer).dump(value)
     return buffer.getvalue()
 
 
 def serialize(trainable: Any, *, pickled: bool) -> SerializedTrainable:
-    """Look at a trainable and, if asked to, pickle it.
+    """Check a trainable and, if requested, pickle it.
+
+    Args:
+        trainable: A Trainable class or a function.
+        pickled: Whether to pickle it; otherwise the result serves this process only.
 
     Raises:
-        ConfigError: It is no trainable; the message says what would be.
-        NotSerializable: It does not pickle; the message names the variable that is to blame.
+        ConfigError: The object is not a trainable.
+        NotSerializable: The trainable cannot be pickled; the message names the variable at fault.
     """
     check_trainable(trainable)
     cls = as_class(trainable)
@@ -107,61 +112,72 @@ def serialize(trainable: Any, *, pickled: bool) -> SerializedTrainable:
 
 
 def check_trainable(trainable: Any) -> None:
-    """Refuse what is no trainable.
+    """Raise an error if an object is not a trainable.
 
     Raises:
-        ConfigError: The message says what was given, and what is wanted.
+        ConfigError: The object is neither a Trainable class nor a function.
     """
-    wanted = "a Trainable subclass or a function of (config) or (config, reporter) is wanted"
+    expected = "a Trainable subclass or a function (config) or (config, reporter)"
     if inspect.iscoroutine(trainable) or inspect.isgenerator(trainable):
         trainable.close()
         raise ConfigError(
-            f"the trainable is what calling {trainable.__qualname__}() gave; pass the function itself"
+            f"trainable must be {expected}, got the result of {trainable.__qualname__}(); pass the "
+            "function itself"
         )
     if isinstance(trainable, Trainable):
         raise ConfigError(
-            f"the trainable is an instance of {type(trainable).__qualname__}; pass the class"
+            f"trainable must be {expected}, got an instance of {type(trainable).__qualname__}; pass the "
+            "class"
         )
     if isinstance(trainable, type):
         if not issubclass(trainable, Trainable):
-            raise ConfigError(f"the trainable {trainable.__qualname__} is no Trainable; {wanted}")
+            raise ConfigError(
+                f"trainable must be {expected}, got the class {trainable.__qualname__}"
+            )
         if not defines_hook(trainable, "_train"):
             seed = [
                 n for n in ("_setup", "_save", "_restore", "_stop") if defines_hook(trainable, n)
             ]
-            mixed = f"; since it uses {seed[0]}, step is not looked at" if seed and hasattr(
+            mixed = f"; its step is ignored, since it defines {seed[0]}" if seed and hasattr(
                 trainable, "step"
             ) else ""  # fmt: skip
             raise ConfigError(f"{trainable.__qualname__} defines neither _train nor step{mixed}")
     elif not callable(trainable):
-        raise ConfigError(f"the trainable is {safe_repr(trainable)}; {wanted}")
+        raise ConfigError(f"trainable must be {expected}, got {safe_repr(trainable)}")
 
 
 def remote_dir_of(
-    serialized: SerializedTrainable, where: str | os.PathLike[str] | Storage | None
+    serialized: SerializedTrainable, location: str | os.PathLike[str] | Storage | None
 ) -> RemoteDir | None:
-    """Return where a trainable outside of a run keeps its checkpoints, None if it is not a durable one.
+    """Return the remote directory for the checkpoints of a trainable outside of a run.
+
+    Args:
+        serialized: The trainable.
+        location: The URL, path or storage; None for a trainable that is not durable.
 
     Raises:
-        ConfigError: It is one, and no place is given, or the other way round.
+        ConfigError: A durable trainable has no location, or another trainable has one.
     """
-    if serialized.is_durable != (where is not None):
-        what = "needs one" if where is None else "is none, and has no use for it"
+    if serialized.is_durable and location is None:
         raise ConfigError(
-            f"remote_checkpoint_dir is for a DurableTrainable; {serialized.name} {what}"
+            f"remote_checkpoint_dir must be given for {serialized.name}, which is a DurableTrainable"
         )
-    return None if where is None else RemoteDir(open_storage(where), Writer())
+    if not serialized.is_durable and location is not None:
+        raise ConfigError(
+            f"remote_checkpoint_dir must be None for {serialized.name}, which is not a DurableTrainable"
+        )
+    return None if location is None else RemoteDir(open_storage(location), Writer())
 
 
 def dump_build_arguments(config: Any, remote: RemoteDir | None) -> bytes:
-    """Pickle what a trainable is built with, one after the other.
+    """Pickle the arguments of a trainable's constructor, one after the other.
 
     Args:
         config: The configuration.
-        remote: Where a durable trainable keeps its checkpoints, None for others.
+        remote: The remote directory of a durable trainable; None for other trainables.
 
     Raises:
-        NotSerializable: The message names what cannot travel.
+        NotSerializable: An argument cannot be pickled; the message names its part at fault.
     """
     data = dump_config(config)
     return data if remote is None else data + dump_config(remote, "upload_dir")
@@ -171,24 +187,25 @@ def dump_config(config: Any, what: str = "config") -> bytes:
     """Pickle a configuration.
 
     Args:
-        config: The configuration.
-        what: How an error calls it.
+        config: The configuration, or another object.
+        what: The name of the object for messages.
 
     Raises:
-        NotSerializable: The message names the key.
+        NotSerializable: The object cannot be pickled; the message names the key at fault.
     """
     try:
         data: bytes = dumps(config)
     except Exception as exc:
         path = _unpicklable_path(config, what) or what
         raise NotSerializable(
-            f"{path} cannot be sent to a worker ({safe_str(exc)}); put in what it is made from instead"
+            f"{path} cannot be sent to a worker ({safe_str(exc)}); pass the values from which the trial "
+            "can create it"
         ) from exc
     return data
 
 
 def culprit(function: Any) -> str:
-    """Name what keeps a function or class from being pickled."""
+    """Return a clause that names the variable which keeps a function or class from being pickled."""
     for name, value in _parts(function):
         if not _pickles(value):
             inner = _unpicklable_path(value, name) or name
@@ -199,7 +216,10 @@ def culprit(function: Any) -> str:
 
 
 def _parts(thing: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """List what a function takes with it: bound arguments, closures, defaults, globals."""
+    """Yield the objects that a pickle of a function or class includes, each with a name for messages.
+
+    They are bound arguments, attributes, closures, defaults and globals.
+    """
     while isinstance(thing, functools.partial):
         for index, value in enumerate(thing.args):
             yield f"argument {index} of the partial", value
@@ -230,7 +250,7 @@ def _parts_of_class(cls: type[Any], depth: int) -> Iterator[tuple[str, Any]]:
 def _parts_of_function(function: Any, depth: int) -> Iterator[tuple[str, Any]]:
     code = function.__code__
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # it has no value yet, or no more
+        with contextlib.suppress(ValueError):  # the variable is not assigned, or was deleted
             yield f"the closed-over variable {name!r}", cell.cell_contents
     for name in code.co_names:
         if name not in function.__globals__:
@@ -245,6 +265,7 @@ def _parts_of_function(function: Any, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def _unpicklable_path(value: Any, path: str, depth: int = 0) -> str | None:
+    """Return the path of the innermost item that cannot be pickled, or None if there is none."""
     if _pickles(value):
         return None
     items: list[tuple[Any, Any]] = []
@@ -269,7 +290,7 @@ def _pickles(value: Any) -> bool:
 
 
 def _sources() -> dict[str, list[str]]:
-    """Collect source that no file holds, such as a notebook's cells."""
+    """Return the lines of code that is in no file, such as a notebook's cells, by file name."""
     found: dict[str, list[str]] = {}
     size = 0
     for name, entry in list(linecache.cache.items()):
@@ -284,14 +305,24 @@ def _sources() -> dict[str, list[str]]:
 
 
 def dump_args(method: str, args: tuple[Any, ...]) -> bytes:
-    """Pickle the arguments of a call; nothing for none."""
+    """Pickle the arguments of a call. Without arguments the result is empty.
+
+    Args:
+        method: The name of the method, for messages.
+        args: The arguments.
+
+    Raises:
+        NotSerializable: An argument cannot be pickled; the message names the key at fault.
+    """
     if not args:
         return b""
-    # What is of __main__ travels by value: in the worker that module is another.
+    # With cloudpickle, since objects of __main__ travel by value: the worker's __main__ is another module.
     try:
         data: bytes = dumps(args)
     except Exception:
         for arg in args:
-            dump_config(arg, "config" if method == "reset_config" else f"what {method}() was given")
+            dump_config(
+                arg, "config" if method == "reset_config" else f"the argument of {method}()"
+            )
         raise
     return data

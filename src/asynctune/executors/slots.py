@@ -1,12 +1,11 @@
-"""Who gets a free slot: the queue before a pool of resources that several runs share."""
+"""Slots: the queue in which several runs wait for shares of one resource pool."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +14,12 @@ from asynctune.resources import Resources
 
 
 class Lease:
-    """A share that is held until it is released; releasing twice does nothing.
+    """A share that is held until the lease is released, by hand or by leaving a ``with`` block.
 
     Args:
-        slots: Where it comes from.
-        share: What is held.
-        owner: The run that holds it.
+        slots: The queue that granted the lease.
+        share: The leased share.
+        owner: The run that holds the lease.
     """
 
     __slots__ = ("_owner", "_slots", "is_released", "share", "then")
@@ -29,15 +28,15 @@ class Lease:
         self.share = share
         self.is_released = False
         self.then: Callable[[], None] | None = None
-        """Called when it has been released."""
+        """A function that the release calls at its end."""
         self._slots = slots
         self._owner = owner
 
     def release(self) -> None:
-        """Give it back."""
+        """Return the share to the pool. A second release does nothing."""
         if not self.is_released:
             self.is_released = True
-            self._slots.give_back(self.share, self._owner)
+            self._slots.release(self.share, self._owner)
             if self.then is not None:
                 self.then()
 
@@ -54,10 +53,10 @@ class Lease:
 
 
 class Slots:
-    """Lends a pool's resources to waiting trials: first to the run that holds fewest.
+    """Leases of a pool's resources. A free share goes to the run that holds the fewest.
 
     Args:
-        pool: The book of what is free.
+        pool: The resource pool.
     """
 
     def __init__(self, pool: ResourcePool) -> None:
@@ -65,35 +64,24 @@ class Slots:
         self._held: dict[object, int] = {}
         self._waiting: dict[object, deque[tuple[Resources, asyncio.Future[Share]]]] = {}
 
-    @asynccontextmanager
-    async def lend(self, resources: Resources, owner: object) -> AsyncIterator[Share]:
-        """Wait for a share and hold it.
-
-        Args:
-            resources: How much.
-            owner: The run that asks; any object.
-        """
-        with await self.lease(resources, owner) as lease:
-            yield lease.share
-
     async def lease(self, resources: Resources, owner: object) -> Lease:
-        """Wait for a share; whoever has the lease has to release it.
+        """Wait for a share and return its lease, which the caller has to release.
 
         Args:
-            resources: How much.
-            owner: The run that asks; any object.
+            resources: The amounts that the share must have.
+            owner: The run that asks; any hashable object.
         """
         future: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
         entry = (resources, future)
         self._waiting.setdefault(owner, deque()).append(entry)
         self._grant()
         try:
-            # Not `await future`: a grant that races with a cancellation must not be lost.
+            # Not `await future`: a cancellation in the same turn as a grant would lose the share.
             await asyncio.wait([future])
             share = future.result()
         except BaseException:
             if future.done():
-                self.give_back(future.result(), owner)
+                self.release(future.result(), owner)
             else:
                 self._waiting[owner].remove(entry)
                 self._forget(owner)
@@ -101,9 +89,9 @@ class Slots:
             raise
         return Lease(self, share, owner)
 
-    def give_back(self, share: Share, owner: object) -> None:
-        """Take back what was lent."""
-        self.pool.give_back(share)
+    def release(self, share: Share, owner: object) -> None:
+        """Return a share to the pool and grant waiting requests."""
+        self.pool.release(share)
         self._held[owner] -= 1
         self._grant()
         self._forget(owner)
@@ -113,9 +101,10 @@ class Slots:
             pass
 
     def _grant_one(self) -> bool:
-        """Lend to the owner that holds fewest; tell whether anything was lent.
+        """Grant the first request of the owner that holds fewest. Return whether a request was granted.
 
-        While its request does not fit, owners that hold more get nothing: what they give back is for it.
+        If that request does not fit, owners that hold more are granted nothing: otherwise their small
+        requests could keep a large one waiting for ever.
         """
         limit: float = math.inf
         for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
@@ -124,7 +113,7 @@ class Slots:
                 return False
             if not queue:
                 continue
-            share = self.pool.take(queue[0][0])
+            share = self.pool.acquire(queue[0][0])
             if share is None:
                 limit = held
                 continue
@@ -135,6 +124,7 @@ class Slots:
         return False
 
     def _forget(self, owner: object) -> None:
+        """Drop an owner that neither waits nor holds, so that a finished run is not kept alive."""
         if not self._waiting.get(owner):
             self._waiting.pop(owner, None)
             if not self._held.get(owner):

@@ -1,4 +1,4 @@
-"""The driver's end of the worker server: starts it, asks it for workers, hears of their deaths."""
+"""The driver's end of the worker server: starts the server, requests workers, and receives their deaths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BOOT = (
 )
 _END_S = 5.0
 VMSTAT = "/proc/vmstat"
-"""Where the kernel counts how often its out-of-memory killer struck."""
+"""The file with the kernel's count of out-of-memory kills."""
 
 
 def import_path() -> list[str]:
@@ -34,14 +34,14 @@ def import_path() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a worker ended.
+    """The cause of a worker's death.
 
     Args:
-        status: Its wait status, None if that is unknown.
-        why: Why it was ended, if the driver ended it, or what else is known.
-        oom: Whether the out-of-memory killer struck during its life, None if that is unknown.
-        peak_rss: The most memory that it held at once, in bytes.
-        started: Whether there was a process at all.
+        status: The wait status of the process; None if unknown.
+        why: The reason why the driver killed the worker, or another reason that is known.
+        oom: Whether the out-of-memory killer struck during the worker's life; None if unknown.
+        peak_rss: The peak memory of the worker in bytes; None if unknown.
+        started: Whether the process was started at all.
     """
 
     status: int | None = None
@@ -51,24 +51,24 @@ class Death:
     started: bool = True
 
     def error(self, trial_id: str | None, during: str) -> WorkerDied:
-        """Return the error of a trial that it happened to.
+        """Return the error for the trial of the worker.
 
         Args:
-            trial_id: The trial, if it was one's.
-            during: What it was doing.
+            trial_id: The id of the trial; None outside a run.
+            during: The call that was in progress, as ``"train()"``.
         """
         if not self.started:
-            whom = f"for trial {trial_id}" if trial_id else "at all"
-            why = self.why or "for an unknown reason"
-            return WorkerDied(f"no worker could be started {whom}: {why}", trial_id=trial_id)
-        where = f"the worker of trial {trial_id}" if trial_id else "the worker"
-        code = None if self.status is None else _exitcode(self.status)
+            purpose = f" for trial {trial_id}" if trial_id else ""
+            why = self.why or "unknown reason"
+            return WorkerDied(f"no worker could be started{purpose}: {why}", trial_id=trial_id)
+        worker = f"the worker of trial {trial_id}" if trial_id else "the worker"
+        code = None if self.status is None else os.waitstatus_to_exitcode(self.status)
         if code is None or (code == -9 and self.why is not None):
-            text = f"{where} ended during {during}" + (f": {self.why}" if self.why else "")
+            text = f"{worker} ended during {during}" + (f": {self.why}" if self.why else "")
             signum = 9 if code else None
             return WorkerDied(text, trial_id=trial_id, signal=signum, peak_rss=self.peak_rss)
         if code >= 0:
-            text = f"{where} ended by itself with exit code {code} during {during}"
+            text = f"{worker} ended by itself with exit code {code} during {during}"
             return WorkerDied(text, trial_id=trial_id, exitcode=code, peak_rss=self.peak_rss)
         try:
             name = signal.Signals(-code).name
@@ -77,11 +77,10 @@ class Death:
         memory = ""
         if -code == 9:
             name += ", perhaps out of memory" if self.oom is None else ""
-            struck = ": the kernel's out-of-memory killer struck meanwhile" if self.oom else ""
-            memory = struck
+            memory = ": the kernel's out-of-memory killer struck meanwhile" if self.oom else ""
             if self.peak_rss is not None:
                 memory += f"; its peak memory was {_size(self.peak_rss)}"
-        text = f"{where} was killed by signal {-code} ({name}) during {during}{memory}"
+        text = f"{worker} was killed by signal {-code} ({name}) during {during}{memory}"
         return WorkerDied(
             text,
             trial_id=trial_id,
@@ -95,9 +94,9 @@ class WorkerServer:
     """A running worker server. Create it with :meth:`start`.
 
     Args:
-        process: The server.
-        control: The socket to it.
-        on_exit: Called with a worker's number and how it ended.
+        process: The process of the server.
+        control: The socket to the server.
+        on_exit: A function that is called with a worker's number and its death.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class WorkerServer:
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self._alive: set[int] = set()
-        self._orders: dict[int, str] = {}
+        self._kill_reasons: dict[int, str] = {}
         self._pidfds: dict[int, tuple[int, int | None]] = {}
         self.is_gone = False
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -128,13 +127,13 @@ class WorkerServer:
         """Start a server.
 
         Args:
-            preload: Modules that it imports before it forks.
-            on_exit: As above.
-            vmstat: The file with the kernel's counters.
+            preload: The names of modules that the server imports before it forks.
+            on_exit: A function that is called with a worker's number and its death.
+            vmstat: The file with the kernel's count of out-of-memory kills.
 
         Raises:
             ConfigError: A module of ``preload`` cannot be imported.
-            ExecutorError: The server ended at once.
+            ExecutorError: The server ended while it started.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -160,33 +159,43 @@ class WorkerServer:
         return [pid for pid, _ in self._pidfds.values()]
 
     def fork(self, number: int) -> socket.socket:
-        """Ask for a worker and return our end of its channel. Its death is told to ``on_exit``."""
+        """Request a worker and return the driver's end of its channel.
+
+        Args:
+            number: The number of the worker, under which ``on_exit`` gets its death.
+        """
         ours, theirs = socket.socketpair()
         self._alive.add(number)
-        order = json.dumps({"op": "fork", "worker": number}).encode() + b"\n"
+        message = json.dumps({"op": "fork", "worker": number}).encode() + b"\n"
         try:
-            socket.send_fds(self._control, [order], [theirs.fileno()])
+            socket.send_fds(self._control, [message], [theirs.fileno()])
         except OSError:
-            self._loop.call_soon(self._server_gone, "its server cannot be reached")
+            # Later, so that on_exit does not run inside the caller's call of fork().
+            self._loop.call_soon(self._on_server_end, "its server cannot be reached")
         finally:
             theirs.close()
         ours.setblocking(False)
         return ours
 
     def kill(self, number: int, why: str) -> None:
-        """Ask for the death of a worker and of all in its process group."""
+        """Request the kill of a worker's process group.
+
+        Args:
+            number: The number of the worker.
+            why: The reason, which becomes part of the error.
+        """
         if number in self._alive and not self.is_gone:
-            self._orders.setdefault(number, why)
+            self._kill_reasons.setdefault(number, why)
             try:
                 self._control.send(json.dumps({"op": "kill", "worker": number}).encode() + b"\n")
-            except OSError:  # the server does not read, or has ended
+            except OSError:  # the server hangs or has ended
                 self._kill_directly(number)
 
     async def close(self) -> None:
-        """End the server, which ends its workers; return when it has ended."""
-        self._server_gone("its pool was closed")
+        """End the server, which kills its workers, and wait for the end of the server."""
+        self._on_server_end("its pool was closed")
         if self._ready.done() and not self._ready.cancelled():
-            self._ready.exception()  # it has been raised where the server was started
+            self._ready.exception()  # start() has raised it; without this asyncio would log it, too
         await run_uninterrupted(_wait, self._process, undo=lambda _: None)
 
     def _read(self) -> None:
@@ -197,7 +206,7 @@ class WorkerServer:
         except OSError:
             data = b""
         if not data:
-            self._server_gone("its server had ended")
+            self._on_server_end("its server had ended")
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
@@ -215,18 +224,18 @@ class WorkerServer:
         if "pid" in message:
             self._pidfds[number] = (message["pid"], _pidfd(message["pid"]))
             return
-        order = self._orders.get(number)
+        kill_reason = self._kill_reasons.get(number)
         self._forget(number)
         if "failed" in message:
             death = Death(why=message["failed"], started=False)
         else:
-            why = order if message["ordered"] else None
+            why = kill_reason if message["ordered"] else None
             death = Death(message["exited"], why, message["oom"], message["peak_rss"])
         self._on_exit(number, death)
 
     def _forget(self, number: int) -> None:
         self._alive.discard(number)
-        self._orders.pop(number, None)
+        self._kill_reasons.pop(number, None)
         _, descriptor = self._pidfds.pop(number, (0, None))
         if descriptor is not None:
             os.close(descriptor)
@@ -234,19 +243,19 @@ class WorkerServer:
     def _kill_directly(self, number: int) -> None:
         pid, descriptor = self._pidfds.get(number, (0, None))
         if descriptor is not None:
-            # Through the pidfd first: it cannot hit a stranger that got the number since.
+            # Through the pidfd first, which fails if another process has got the same pid since.
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(descriptor, 0)
                 os.killpg(pid, signal.SIGKILL)
 
-    def _server_gone(self, why: str) -> None:
-        """The server has ended, or shall: nobody guards its workers any more."""
+    def _on_server_end(self, why: str) -> None:
+        """Close the connection to the server, kill its workers and report their deaths."""
         if self.is_gone:
             return
         self.is_gone = True
         if not self._ready.done():
             self._ready.set_exception(
-                ExecutorError("the worker server ended while it started; its errors are on stderr")
+                ExecutorError("the worker server ended while it started; stderr shows its errors")
             )
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
@@ -285,13 +294,6 @@ def _pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
-
-
-def _exitcode(status: int) -> int:
-    # os.waitstatus_to_exitcode, spelled out: the module must import where os lacks it.
-    if status & 0x7F:
-        return -(status & 0x7F)
-    return (status >> 8) & 0xFF
 
 
 def _size(count: int) -> str:

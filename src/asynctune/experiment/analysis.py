@@ -1,4 +1,4 @@
-"""What came out of an experiment: of one that runs, has ended, or lies on disk."""
+"""The analysis of an experiment that runs, has ended, or lies on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.experiment.state import state_from_disk
 from asynctune.experiment.status import Status
 from asynctune.experiment.trial import CheckpointRef, Trial
-from asynctune.result import Row, flatten
+from asynctune.result import Row, flatten, is_better
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.urls import is_url
 
@@ -30,13 +30,13 @@ _SCOPES: Mapping[str, Callable[[list[float]], list[float]]] = {
 
 
 class ExperimentAnalysis:
-    """The trials of an experiment, and what is best among them. NaN is never best.
+    """The trials of an experiment, and the best of them. NaN is never best.
 
     Args:
         trials: The trials.
         path: The directory of the experiment.
-        metric: The objective that methods use when they are given none.
-        mode: ``"min"`` or ``"max"``, likewise.
+        metric: The default objective of the methods.
+        mode: The default mode of the methods: ``"min"`` or ``"max"``.
     """
 
     def __init__(
@@ -54,15 +54,16 @@ class ExperimentAnalysis:
 
     @classmethod
     def from_disk(cls, path: str | os.PathLike[str]) -> Self:
-        """Read an experiment's directory. Needs neither the trial code nor the run to be over.
+        """Read an experiment from its directory, without the trial code. The run may still be going.
 
         Raises:
-            TuneError: There is no experiment.
-            ExperimentCorrupt: Its journal is damaged.
+            TuneError: The directory holds no experiment.
+            ExperimentCorrupt: The journal is damaged.
         """
         if is_url(path) and not os.fspath(path).startswith("file://"):
             raise TuneError(
-                f"{path} is not on this disk; bring it with: asynctune fetch {path} here"
+                f"path must be a local directory, got {path}; download it with: "
+                f"asynctune fetch {path} here"
             )
         directory = os.path.abspath(os.path.expanduser(path))
         file = Path(directory, FILE_NAME)
@@ -94,14 +95,14 @@ class ExperimentAnalysis:
 
     @property
     def best_result(self) -> Row | None:
-        """The row in which the best trial was best."""
+        """The row of the best trial with the best value of the run's metric."""
         metric, mode = self._objective(None, None)
         trial = self.get_best_trial()
         return None if trial is None else _best_row(trial, metric, mode)
 
     @property
     def best_checkpoint(self) -> CheckpointRef | None:
-        """The checkpoint of the best trial: of its best row if there is one, else the newest."""
+        """The best trial's checkpoint of its best row, or else the newest checkpoint of that trial."""
         trial, row = self.get_best_trial(), self.best_result
         if trial is None or row is None:
             return None
@@ -113,24 +114,25 @@ class ExperimentAnalysis:
     def get_best_trial(
         self, metric: str | None = None, mode: str | None = None, scope: str = "all"
     ) -> Trial | None:
-        """Find the best trial.
+        """Return the best trial.
 
         Args:
-            metric: By default the run's.
+            metric: The metric; by default the run's.
             mode: ``"min"`` or ``"max"``; by default the run's.
-            scope: What of a trial counts: its best value (``"all"``), its last, or the average of
-                all (``"avg"``) or of its last (``"last-5-avg"``, ``"last-10-avg"``).
+            scope: The score of a trial: its best value (``"all"``), its last value (``"last"``), or the
+                average of all values (``"avg"``) or of the last 5 or 10 (``"last-5-avg"``,
+                ``"last-10-avg"``).
 
         Returns:
-            The trial; the first among equals; None if no trial has a finite value.
+            The trial with the best score, the first among equals. None if no trial has a score.
 
         Raises:
-            ConfigError: No metric or mode is known, or the scope is unknown.
+            ConfigError: The metric or mode is neither passed nor the run's, or the scope is unknown.
             MetricMissing: No trial has reported the metric.
         """
         metric, mode = self._objective(metric, mode)
         if scope not in _SCOPES:
-            raise ConfigError(f"scope is {scope!r}; one of {', '.join(_SCOPES)} is wanted")
+            raise ConfigError(f"scope must be one of {', '.join(_SCOPES)}, got {scope!r}")
         best: Trial | None = None
         best_score = math.nan
         seen: set[str] = set()
@@ -150,7 +152,7 @@ class ExperimentAnalysis:
                 score = min(values) if mode == "min" else max(values)
             else:
                 score = sum(values) / len(values)
-            if best is None or (score < best_score if mode == "min" else score > best_score):
+            if is_better(score, best_score, mode):
                 best, best_score = trial, score
         if best is None and seen and metric not in seen:
             raise MetricMissing(metric, seen, wanted_by="get_best_trial")
@@ -174,7 +176,7 @@ class ExperimentAnalysis:
 
     @property
     def errors(self) -> dict[str, TrialError]:
-        """The errors of the trials that failed for good, by trial id."""
+        """The errors of the trials whose status is ``ERROR``, by trial id."""
         return {
             trial.trial_id: trial.error
             for trial in self.trials
@@ -182,11 +184,11 @@ class ExperimentAnalysis:
         }
 
     def rows(self, metric: str | None = None, mode: str | None = None) -> list[Row]:
-        """Return one flat row a trial; :meth:`dataframe` without pandas.
+        """Return one flat row per trial, like :meth:`dataframe` but without pandas.
 
         Args:
-            metric: Take the row in which this metric was best; by default the last one.
-            mode: ``"min"`` or ``"max"``; needed with ``metric`` unless the run had one.
+            metric: The metric whose best row is returned; by default the last row of each trial.
+            mode: ``"min"`` or ``"max"``; required with ``metric`` unless the run had one.
         """
         table = []
         for trial in self.trials:
@@ -202,11 +204,11 @@ class ExperimentAnalysis:
         return table
 
     def dataframe(self, metric: str | None = None, mode: str | None = None) -> pd.DataFrame:
-        """Return one row a trial as a DataFrame, columns ``config/...`` and ``logdir`` included.
+        """Return one row per trial as a DataFrame, columns ``config/...`` and ``logdir`` included.
 
         Args:
-            metric: Take the row in which this metric was best; by default the last one.
-            mode: ``"min"`` or ``"max"``; needed with ``metric`` unless the run had one.
+            metric: The metric whose best row is returned; by default the last row of each trial.
+            mode: ``"min"`` or ``"max"``; required with ``metric`` unless the run had one.
 
         Raises:
             ImportError: pandas is not installed (``asynctune[pandas]``).
@@ -230,7 +232,7 @@ class ExperimentAnalysis:
         """Return the configurations by logdir.
 
         Args:
-            prefix: Whether keys get ``config/`` in front.
+            prefix: Whether each key gets the prefix ``config/``.
         """
         head = "config/" if prefix else ""
         return {
@@ -241,11 +243,17 @@ class ExperimentAnalysis:
     def get_trial_checkpoints_paths(
         self, trial: Trial | str, metric: str = "training_iteration"
     ) -> list[tuple[str, Any]]:
-        """Return the checkpoints of a trial, each with the value of a metric in its row.
+        """Return the local checkpoints of a trial, each with the value of a metric in its row.
 
         Args:
             trial: The trial, its id, or its directory.
             metric: The metric.
+
+        Returns:
+            Pairs of path and value, oldest first; the value is None if the row lacks the metric.
+
+        Raises:
+            ConfigError: No trial has this id or directory.
         """
         found = trial if isinstance(trial, Trial) else self._find(trial)
         rows = {row.get("training_iteration"): flatten(row) for row in found.results}
@@ -256,7 +264,10 @@ class ExperimentAnalysis:
         ]
 
     def stats(self) -> dict[str, Any]:
-        """Count: trials by status, rows, failures, and the seconds from the first start to the last end."""
+        """Return counts of trials by status, rows and failures, and the duration in seconds.
+
+        The duration is the time from the first start of a trial to the last end of a trial.
+        """
         by_status: dict[str, int] = {}
         for trial in self.trials:
             by_status[str(trial.status)] = by_status.get(str(trial.status), 0) + 1
@@ -272,20 +283,22 @@ class ExperimentAnalysis:
         }
 
     def _find(self, name: str) -> Trial:
-        wanted = os.path.normpath(name)
+        directory = os.path.normpath(name)
         for trial in self.trials:
-            if trial.trial_id == name or os.path.normpath(trial.logdir) == wanted:
+            if trial.trial_id == name or os.path.normpath(trial.logdir) == directory:
                 return trial
-        raise ConfigError(f"trial is {name!r}; a trial, its id or its directory is wanted")
+        raise ConfigError(
+            f"trial must be a trial of {self.path}, its id or its directory, got {name!r}"
+        )
 
     def _objective(self, metric: str | None, mode: str | None) -> tuple[str, str]:
         metric = metric if metric is not None else self._metric
         mode = mode if mode is not None else self._mode
         if metric is None or mode is None:
             missing = "metric" if metric is None else "mode"
-            raise ConfigError(f"{missing} is not given, and the run had none; what is best?")
+            raise ConfigError(f"{missing} must be passed, since the run had none")
         if mode not in ("min", "max"):
-            raise ConfigError(f"mode is {mode!r}; 'min' or 'max' is wanted")
+            raise ConfigError(f"mode must be 'min' or 'max', got {mode!r}")
         return metric, mode
 
 
@@ -299,9 +312,7 @@ def _best_row(trial: Trial, metric: str, mode: str) -> Row | None:
     best_value = math.nan
     for row in trial.results:
         value = flatten(row).get(metric)
-        if not isinstance(value, int | float) or math.isnan(value):
-            continue
-        if best is None or (value < best_value if mode == "min" else value > best_value):
+        if isinstance(value, int | float) and is_better(value, best_value, mode):
             best, best_value = row, float(value)
     return best
 
@@ -319,6 +330,6 @@ def _pandas() -> Any:
         import pandas as pd
     except ImportError as exc:
         raise ImportError(
-            "dataframes need pandas: pip install 'asynctune[pandas]'; rows() works without"
+            "dataframes need pandas: pip install 'asynctune[pandas]'; rows() works without pandas"
         ) from exc
     return pd

@@ -1,6 +1,6 @@
-"""What happens in a run, as values: the one truth that the journal stores and everybody is told.
+"""The events of an experiment: every change of state, as a value, in the order of the journal.
 
-Readers, loggers, callbacks, the analysis and the state in memory are all folds over these.
+Readers, loggers, callbacks, the analysis and the state in memory are all folds over these events.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from asynctune.result import Row, jsonable
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A driver began to work on the experiment: the first record of every journal, and of each resume.
+    """Start of a driver: the first record of every journal, and of each resume.
 
     Args:
         format: The version of the journal's format.
-        name: The experiment.
-        trainable: The name of what is tuned.
+        name: The name of the experiment.
+        trainable: The name of the trainable.
         metric: The objective, or None.
         mode: ``"min"``, ``"max"`` or None.
-        seed: What everything random is derived from.
-        num_samples: How often the space is sampled.
-        started_at: Wall clock, seconds since 1970; for people, never for decisions.
-        pid: The driver's process.
-        host: The driver's machine.
+        seed: The root seed, from which every random choice of the run is derived.
+        num_samples: The number of repetitions of the space; -1: unlimited.
+        started_at: Wall clock, seconds since 1970; for display, never for decisions.
+        pid: The id of the driver's process.
+        host: The name of the driver's machine.
         version: The version of asynctune.
-        space: The space as text, path -> what is there; a resume compares it.
-        epoch: How many drivers worked on it before.
+        space: The space as text, path in the config -> domain or value; a resume compares it.
+        epoch: The number of drivers before this one.
     """
 
     kind: ClassVar[str] = "run_started"
@@ -52,20 +52,22 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class TrialAdded:
-    """A trial was drawn.
+    """Creation of a trial, from a drawn, suggested or hand-made configuration.
 
     Args:
-        trial_id: Its id; also its directory.
-        index: Its number in the run, from 0.
-        name: Its label.
-        tag: What was drawn for it, as a label.
-        config: Its configuration; where JSON ends, a ``repr``.
-        drawn: What was drawn, so that the configuration can be rebuilt; None if it was given by hand.
-        resources: What it asks for.
+        trial_id: The id of the trial; also the name of its directory.
+        index: The number of the trial in the run, from 0.
+        name: The label of the trial.
+        tag: The drawn values, as a label.
+        config: The configuration; a value that JSON cannot hold is its ``repr``.
+        drawn: The drawn values, from which a resume rebuilds the configuration; None for a trial added
+            by hand.
+        resources: The resources that the trial requests.
         wall_time: Seconds since 1970.
-        given: The whole configuration that was given by hand, or what a searcher set beside the samplers,
-            if JSON can hold it.
-        known: How much the searcher had been told when it suggested this; 0 for what was given by hand.
+        given: The whole configuration of a trial added by hand, or the values that a searcher set beside
+            the samplers; None if JSON cannot hold them.
+        known: The number of notifications (results and endings) that the searcher had received before
+            this suggestion; 0 for a trial added by hand.
     """
 
     kind: ClassVar[str] = "trial_added"
@@ -83,14 +85,15 @@ class TrialAdded:
 
 @dataclass(frozen=True, slots=True)
 class TrialStarted:
-    """A trial was built in a worker.
+    """Start of an attempt: the trial was built in a worker.
 
     Args:
         trial_id: The trial.
-        attempt: How many attempts came before.
-        restored_from: The checkpoint that it began from, or None.
+        attempt: The number of earlier attempts.
+        restored_from: The checkpoint that the attempt was restored from, or None.
         wall_time: Seconds since 1970.
-        resume_sequence: The last row that stays, if it began further back than was thought; else None.
+        resume_sequence: The last row that stays, if the attempt was restored from an older checkpoint
+            than the journal expected; else None.
     """
 
     kind: ClassVar[str] = "trial_started"
@@ -103,11 +106,11 @@ class TrialStarted:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A trial reported a result.
+    """Result of a trial.
 
     Args:
         trial_id: The trial.
-        attempt: The attempt it belongs to.
+        attempt: The attempt that reported the row.
         sequence: The number of the row in its trial, from 0, over all attempts.
         row: The result.
     """
@@ -121,13 +124,13 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
-    """A checkpoint of a trial is complete.
+    """Completion of a checkpoint.
 
     Args:
         trial_id: The trial.
-        attempt: The attempt that wrote it.
-        sequence: The last row that it covers, -1 for none.
-        path: Where it is, relative to the experiment's directory if it lies in there.
+        attempt: The attempt that wrote the checkpoint.
+        sequence: The last row that the checkpoint covers, -1 for none.
+        path: The path of the checkpoint, relative to the experiment's directory if it lies inside.
         iteration: The ``training_iteration`` of that row.
     """
 
@@ -141,7 +144,7 @@ class Checkpointed:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDropped:
-    """A checkpoint is no longer needed and may be deleted."""
+    """Release of a checkpoint: no trial needs it any longer, so it may be deleted."""
 
     kind: ClassVar[str] = "checkpoint_dropped"
     trial_id: str
@@ -150,12 +153,12 @@ class CheckpointDropped:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRejected:
-    """A checkpoint could not be restored; the trial tries the one before.
+    """Failure to restore a checkpoint; the trial tries the previous one.
 
     Args:
         trial_id: The trial.
-        path: The checkpoint, which stays where it is: what was wrong may be mended.
-        error: Why.
+        path: The checkpoint. It is not deleted, since its user may repair it.
+        error: The message of the error.
         wall_time: Seconds since 1970.
     """
 
@@ -168,13 +171,13 @@ class CheckpointRejected:
 
 @dataclass(frozen=True, slots=True)
 class TrialPaused:
-    """A trial was saved and gave its slot back; it waits until it goes on.
+    """Pause of a trial: it was saved and released its slot.
 
     Args:
         trial_id: The trial.
-        resume_sequence: The last row that its newest checkpoint covers: it will go on behind it.
+        resume_sequence: The last row that the newest checkpoint covers; the trial continues behind it.
         wall_time: Seconds since 1970.
-        by_hand: Whether its user said so: no scheduler lets it go on.
+        by_hand: Whether the user paused the trial, so that no scheduler may resume it.
     """
 
     kind: ClassVar[str] = "trial_paused"
@@ -186,7 +189,7 @@ class TrialPaused:
 
 @dataclass(frozen=True, slots=True)
 class TrialResumed:
-    """A paused trial goes on; ``TrialStarted`` follows."""
+    """End of a pause; ``TrialStarted`` follows."""
 
     kind: ClassVar[str] = "trial_resumed"
     trial_id: str
@@ -195,21 +198,21 @@ class TrialResumed:
 
 @dataclass(frozen=True, slots=True)
 class Exploited:
-    """A trial goes on from the checkpoint of another, with another configuration.
+    """Continuation of a trial from a donor's checkpoint, with another configuration.
 
     Args:
         trial_id: The trial.
-        donor: The other one; itself where only its configuration changes.
+        donor: The id of the donor; the trial's own id where only the configuration changes.
         checkpoint: The donor's checkpoint, relative to the experiment's directory.
-        iteration: The ``training_iteration`` that it covers: where the trial goes on.
-        target_iteration: Where the trial was.
-        resume_sequence: The last row of the trial that stays, -1 for none: it goes on behind it.
-        config: The new configuration; where JSON ends, a ``repr``.
-        given: The same, if JSON can hold it.
-        tag: The new label of what is in it.
-        donor_config: The donor's configuration, as ``config``.
+        iteration: The ``training_iteration`` that the checkpoint covers.
+        target_iteration: The ``training_iteration`` that the trial had reached.
+        resume_sequence: The last row of the trial that stays, -1 for none; the trial continues behind it.
+        config: The new configuration; a value that JSON cannot hold is its ``repr``.
+        given: The new configuration; None if JSON cannot hold it.
+        tag: The label of the new configuration.
+        donor_config: The donor's configuration, in the form of ``config``.
         donor_tag: The donor's label.
-        target_tag: The label that the trial had.
+        target_tag: The label that the trial had before.
         wall_time: Seconds since 1970.
     """
 
@@ -231,18 +234,18 @@ class Exploited:
 
 @dataclass(frozen=True, slots=True)
 class TrialFailed:
-    """An attempt of a trial failed. ``TrialEnded`` follows unless it is tried again.
+    """Failure of an attempt. ``TrialEnded`` follows unless the trial is retried.
 
     Args:
         trial_id: The trial.
-        attempt: Which attempt it was, from 0.
-        error: The message.
+        attempt: The number of the attempt, from 0.
+        error: The message of the exception.
         error_type: The name of the exception's class.
         traceback: The remote traceback, or None.
-        resume_sequence: The last row that stays: a retry continues behind it; -1 for none.
+        resume_sequence: The last row that stays, -1 for none; a retry continues behind it.
         wall_time: Seconds since 1970.
-        again: Whether it is tried again.
-        resources: What the next attempt asks for, if that is something else.
+        again: Whether the trial is retried.
+        resources: The resources that the next attempt requests, if they differ; else None.
     """
 
     kind: ClassVar[str] = "trial_failed"
@@ -259,13 +262,13 @@ class TrialFailed:
 
 @dataclass(frozen=True, slots=True)
 class TrialReopened:
-    """A driver that resumes the experiment takes up a trial that an earlier one left.
+    """Reopening of a trial of the previous run by a resume.
 
     Args:
         trial_id: The trial.
-        attempt: How many attempts came before.
-        because: What had become of it, such as ``"its driver died"``.
-        resume_sequence: The last row that stays: the trial continues behind it; -1 for none.
+        attempt: The number of earlier attempts.
+        because: The reason, such as ``"its driver died"``.
+        resume_sequence: The last row that stays, -1 for none; the trial continues behind it.
         wall_time: Seconds since 1970.
     """
 
@@ -279,14 +282,14 @@ class TrialReopened:
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded:
-    """A trial is over.
+    """End of a trial.
 
     Args:
         trial_id: The trial.
         status: ``"TERMINATED"`` or ``"ERROR"``.
-        reason: Why, one of the values of :class:`~asynctune.experiment.trial.StopReason`.
-        exported: What ``export_model`` wrote, format -> path.
-        note: What a stopped function left behind, or None.
+        reason: The stop reason, a value of :class:`~asynctune.experiment.status.StopReason`.
+        exported: The files that ``export_model`` wrote, format -> path.
+        note: The errors during the shutdown of the trial, as text, or None.
         wall_time: Seconds since 1970.
     """
 
@@ -301,13 +304,13 @@ class TrialEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over.
+    """End of a run.
 
     Args:
         reason: ``"done"``, ``"stopped"``, ``"cancelled"`` or ``"failed"``.
-        error: The message of the exception that ended it, or None.
+        error: The message of the exception that ended the run, or None.
         wall_time: Seconds since 1970.
-        seconds: How long this driver worked on it.
+        seconds: The duration of this driver's work on the experiment, in seconds.
     """
 
     kind: ClassVar[str] = "run_ended"
@@ -336,16 +339,14 @@ Event: TypeAlias = (
 
 _KINDS: dict[str, type[Any]] = {cls.kind: cls for cls in Event.__args__}
 
-
 _FIELDS = {cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in _KINDS.values()}
 
-
-_KINDS_OF_ERROR = {cls.__name__: cls for cls in (WorkerDied, TrialTimeout)}
+_ERROR_TYPES = {cls.__name__: cls for cls in (WorkerDied, TrialTimeout)}
 
 
 def error_of(event: TrialFailed) -> TrialError:
-    """Make the error of a failure again, as far as text can tell."""
-    cls = _KINDS_OF_ERROR.get(event.error_type, TrialError)
+    """Rebuild the error of a failure from its recorded text."""
+    cls = _ERROR_TYPES.get(event.error_type, TrialError)
     error = cls(event.error, trial_id=event.trial_id)
     error.traceback = event.traceback
     if event.traceback:
@@ -354,12 +355,12 @@ def error_of(event: TrialFailed) -> TrialError:
 
 
 def encode(event: Event, row: bytes | None = None) -> bytes:
-    """Write an event as one line of JSON, without its end.
+    """Encode an event as one line of JSON, without a newline.
 
     Args:
         event: The event.
-        row: The bytes of a :class:`Reported`'s row as the worker encoded them, so that a row is
-            encoded once.
+        row: The row of a :class:`Reported`, as the JSON bytes that the worker encoded, so that each
+            row is encoded once.
     """
     if row is not None and isinstance(event, Reported):
         head = {
@@ -375,20 +376,21 @@ def encode(event: Event, row: bytes | None = None) -> bytes:
 
 
 def decode(data: bytes) -> Event | None:
-    """Read an event; None for a kind that this version does not know.
+    """Decode an event. Return None for a kind that this version does not define.
 
     Raises:
-        ValueError: It is not an event.
+        ValueError: The data is not an event.
     """
     body = json.loads(data)
     if not isinstance(body, dict):
-        raise ValueError(f"a record is a {type(body).__name__}, not an object")
+        raise ValueError(f"the record must be a JSON object, got a {type(body).__name__}")
     cls = _KINDS.get(body.pop("kind", ""))
     if cls is None:
         return None
-    known = {name: body[name] for name in _FIELDS[cls] if name in body}
+    # Fields that a newer version added are left out; new fields have defaults, for older journals.
+    fields = {name: body[name] for name in _FIELDS[cls] if name in body}
     try:
-        event: Event = cls(**known)
+        event: Event = cls(**fields)
     except TypeError as exc:
-        raise ValueError(f"a {cls.kind} record lacks a field: {exc}") from exc
+        raise ValueError(f"the {cls.kind} record lacks a field: {exc}") from exc
     return event

@@ -1,4 +1,4 @@
-"""What the previous runs of an experiment left: their journal, read once from beginning to end."""
+"""The previous runs of an experiment, as one pass over their journal finds them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from asynctune.space.fingerprint import differences
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What earlier drivers left.
+    """The previous runs of an experiment.
 
     Args:
-        stored: Their journal, read to its end.
+        reader: The reader of their journal, at its end.
         started: The first record.
-        epoch: How many drivers there were.
-        last_ends: Trial -> the place of its last ``TrialEnded``.
-        seconds: How long they worked.
-        ended_well: Whether the last of them wrote down its end.
-        failed: Whether that end was an error, which cancelled the trials that ran.
-        lost_track: The trials of which something was written since the last driver started, if it
-            did not end well: their logs may lack rows.
+        epoch: The number of drivers.
+        end_offsets: Trial id -> offset of the trial's last ``TrialEnded``.
+        seconds: The total duration of the runs, in seconds.
+        ended_cleanly: Whether the last driver recorded the end of its run.
+        failed: Whether the last run ended with an error, which cancelled the running trials.
+        stale_logs: The ids of the trials whose logs may lack rows: those with an event since the last
+            driver started, if that driver recorded no end.
     """
 
-    stored: JournalReader
+    reader: JournalReader
     started: ev.RunStarted
     epoch: int
-    last_ends: dict[str, int]
+    end_offsets: dict[str, int]
     seconds: float
-    ended_well: bool
+    ended_cleanly: bool
     failed: bool
-    lost_track: frozenset[str]
+    stale_logs: frozenset[str]
 
 
 @dataclass(slots=True)
-class _Reading:
+class _Fold:
     epoch: int = 0
     seconds: float = 0.0
     since: float = 0.0
@@ -46,11 +46,12 @@ class _Reading:
     ended: bool = True
     failed: bool = False
     touched: set[str] = field(default_factory=set)
-    last_ends: dict[str, int] = field(default_factory=dict)
+    end_offsets: dict[str, int] = field(default_factory=dict)
     first: ev.RunStarted | None = None
 
-    def take(self, event: ev.Event, place: int) -> None:
+    def apply(self, event: ev.Event, offset: int) -> None:
         if isinstance(event, ev.RunStarted):
+            # If the previous driver died before its RunEnded, its last timestamp stands for its end.
             self._close(max(0.0, self.latest - self.since))
             self.first = self.first or event
             self.epoch += 1
@@ -63,66 +64,66 @@ class _Reading:
             self.touched.clear()
         else:
             self.touched.add(event.trial_id)
-            moment = getattr(event, "wall_time", None)
+            timestamp = getattr(event, "wall_time", None)
             if isinstance(event, ev.Reported):
-                moment = event.row.get("timestamp")
-            if isinstance(moment, int | float):
-                self.latest = max(self.latest, moment)
+                timestamp = event.row.get("timestamp")
+            if isinstance(timestamp, int | float):
+                self.latest = max(self.latest, timestamp)
             if isinstance(event, ev.TrialEnded):
-                self.last_ends[event.trial_id] = place
+                self.end_offsets[event.trial_id] = offset
 
     def _close(self, seconds: float) -> None:
         if not self.ended:
             self.seconds += seconds
 
 
-def read_history(stored: JournalReader, directory: str, *, logs_are_old: bool = False) -> History:
-    """Read a journal from its beginning to its end, and see that it makes sense.
+def read_history(reader: JournalReader, directory: str, *, logs_are_old: bool = False) -> History:
+    """Read a journal to its end, and check that its events are consistent.
 
     Args:
-        stored: The journal.
-        directory: The experiment.
-        logs_are_old: Whether the journal came from elsewhere, so that no log here has kept up with it.
+        reader: The reader of the journal.
+        directory: The directory of the experiment.
+        logs_are_old: Whether the journal was just downloaded, so that the local logs are older.
 
     Raises:
-        ExperimentCorrupt: It does not.
+        ExperimentCorrupt: The journal is damaged or inconsistent.
     """
-    state = state_from_disk(directory, stored.read_rows)
-    reading = _Reading()
+    state = state_from_disk(directory, reader.read_rows)
+    fold = _Fold()
 
-    def take(event: ev.Event, place: int) -> None:
-        state.apply(event, place)
-        reading.take(event, place)
+    def apply(event: ev.Event, offset: int) -> None:
+        state.apply(event, offset)
+        fold.apply(event, offset)
 
-    stored.replay(take)
-    seconds = reading.seconds
-    if not reading.ended:
-        seconds += max(0.0, reading.latest - reading.since)
-    assert reading.first is not None, "a journal without its first record does not exist"
-    lost_track = frozenset() if reading.ended else frozenset(reading.touched)
+    reader.replay(apply)
+    seconds = fold.seconds
+    if not fold.ended:
+        seconds += max(0.0, fold.latest - fold.since)
+    assert fold.first is not None, "the reader accepts no journal without its first record"
+    stale_logs = frozenset() if fold.ended else frozenset(fold.touched)
     if logs_are_old:
-        lost_track = frozenset(state.trials)
+        stale_logs = frozenset(state.trials)
     return History(
-        stored=stored,
-        started=reading.first,
-        epoch=reading.epoch,
-        last_ends=reading.last_ends,
+        reader=reader,
+        started=fold.first,
+        epoch=fold.epoch,
+        end_offsets=fold.end_offsets,
         seconds=seconds,
-        ended_well=reading.ended,
-        failed=reading.failed,
-        lost_track=lost_track,
+        ended_cleanly=fold.ended,
+        failed=fold.failed,
+        stale_logs=stale_logs,
     )
 
 
 def check_spec(history: History, now: ev.RunStarted) -> None:
-    """Refuse to go on with another space or objective.
+    """Check that a resume has the space, objective and seed of the experiment.
 
     Args:
-        history: What is continued.
-        now: What it is continued with.
+        history: The previous runs.
+        now: The first record of the resuming run.
 
     Raises:
-        SpecMismatch: The message lists what differs.
+        SpecMismatch: They differ; the message lists the differences.
     """
     before = history.started
     found = differences(before.space, now.space)
@@ -134,6 +135,7 @@ def check_spec(history: History, now: ev.RunStarted) -> None:
         found.append(f"seed was {before.seed} and is {now.seed}")
     if found:
         raise SpecMismatch(
-            f"the experiment {before.name!r} began with something else: {'; '.join(found)}. Give it "
-            "what it began with, or choose another name (num_samples, stop and time_budget_s may change)"
+            f"the experiment {before.name!r} must be resumed with the arguments that it began with: "
+            f"{'; '.join(found)}. Pass the original ones, or choose another name (num_samples, stop and "
+            "time_budget_s may change)"
         )

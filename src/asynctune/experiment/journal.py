@@ -1,8 +1,8 @@
-"""The journal of a run: the events of an experiment, appended to one file and told to its readers.
+"""The journal of a run: the events of an experiment, appended to one file and passed on to its readers.
 
-An event is written with one ``write`` before anyone is told of it, so what was shown survives the death
-of this process; ``fdatasync`` follows in groups, so what the machine's death may take is young. What a
-record looks like is said in :mod:`asynctune.experiment.reader`.
+The journal writes each event with one ``write`` before any reader sees the event, so every event that was
+shown survives the death of the driver. ``fdatasync`` follows in groups, so the death of the machine loses
+only events of the last moments. :mod:`asynctune.experiment.reader` defines the format of a record.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ from asynctune.storage import filesystem as _files
 
 _GROUP_S = 0.1
 _RECENT = 1024
+"""Number of newest events kept in memory, so that a follower that keeps up never reads the file."""
 _CHUNK = 1 << 18
 
 
 class Journal:
-    """The writer of one journal, and the place where its readers wait.
+    """Writer of one journal, and source of events for its followers.
 
-    After a call of the system has failed nothing more is written: how much reached the disk is unknown
-    then, and only a resume, which looks, may go on.
+    After a failed call of the operating system the journal accepts no more events: how much reached the
+    disk is unknown then. Only a resume, which reads the file, may continue.
 
     Args:
-        path: The file.
-        durable: Whether readers are told of an event only when it is durable.
+        path: The path of the file.
+        durable: Whether readers see an event only when it is durable.
         files: The file calls; by default those of the context.
+
+    Attributes:
+        ended: Whether no event will follow.
     """
 
     def __init__(
@@ -54,18 +58,18 @@ class Journal:
         self._waiting: list[anyio.Event] = []
         self._synced = 0
         self._synced_end = 0
-        self._want_sync = anyio.Event()
-        self._hurry = anyio.Event()
+        self._sync_requested = anyio.Event()
+        self._sync_at_once = anyio.Event()
         self._sync_waiting: list[anyio.Event] = []
         self._syncing = False
         self._broken: StorageError | None = None
         self.ended = False
 
     def open(self) -> None:
-        """Create the file, or empty one that holds no whole record. Blocks for a moment.
+        """Create the file, or empty a file without a complete record. Blocks for a moment.
 
         Raises:
-            StorageError: The system refused.
+            StorageError: A call of the operating system failed.
         """
         try:
             self._file = self._files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -74,51 +78,51 @@ class Journal:
         except OSError as exc:
             raise _files.storage_error(exc, f"{self.path} cannot be created") from exc
 
-    def reopen(self, stored: JournalReader) -> int:
-        """Open a file that was read, cut off its torn end, and go on behind it. Blocks for a moment.
+    def reopen(self, reader: JournalReader) -> int:
+        """Open an existing file, and cut off its torn end. Blocks for a moment.
 
         Args:
-            stored: The same file, read to its end.
+            reader: The reader of the same file, at its end.
 
         Returns:
-            How many bytes were torn.
+            The number of bytes that were cut off.
 
         Raises:
-            StorageError: The system refused.
+            StorageError: A call of the operating system failed.
         """
         try:
             self._file = self._files.open(self.path, os.O_RDWR | os.O_APPEND)
-            torn = os.fstat(self._file).st_size - stored.end
+            torn = os.fstat(self._file).st_size - reader.end
             if torn:
-                # Before the first append: a record behind a torn one could never be told from damage.
-                self._files.truncate(self._file, stored.end)
+                # Before the first append: a torn record in front of a good one would count as damage.
+                self._files.truncate(self._file, reader.end)
             self._files.datasync(self._file)
             self._files.sync_directory(self.path.parent)
         except OSError as exc:
             raise _files.storage_error(exc, f"{self.path} cannot be continued") from exc
-        self._size = stored.end
-        self._count = self._synced = stored.count
-        self._synced_end = stored.end
+        self._size = reader.end
+        self._count = self._synced = reader.count
+        self._synced_end = reader.end
         return torn
 
     def append(self, event: ev.Event, row: bytes | None = None) -> int:
-        """Write an event, then let the readers have it.
+        """Write an event, then show it to the readers.
 
         Args:
             event: The event.
             row: The encoded row of a ``Reported``.
 
         Returns:
-            The place of its record in the file.
+            The offset of the record in the file.
 
         Raises:
-            StorageError: It could not be written; nothing more can be.
+            StorageError: The event could not be written; the journal accepts no more events.
         """
         self._raise_if_broken()
         data = record(ev.encode(event, row))
-        place = self._size
+        offset = self._size
         try:
-            _files.write_whole(self._files, self._file, data)
+            _files.write_all(self._files, self._file, data)
         except OSError as exc:
             self._break(exc, "cannot be written")
             self._raise_if_broken()
@@ -126,41 +130,42 @@ class Journal:
         self._count += 1
         self._recent.append(event)
         self._recent_ends.append(self._size)
-        self._want_sync.set()
+        self._sync_requested.set()
         if self._durable:
-            self._hurry.set()
+            self._sync_at_once.set()
         else:
             self._wake()
-        return place
+        return offset
 
     def end(self) -> None:
-        """Say that no event will follow, so that readers come to their end."""
+        """Mark the journal as ended: no event will follow, so its followers end too."""
         self.ended = True
-        self._hurry.set()
-        self._want_sync.set()
+        self._sync_at_once.set()
+        self._sync_requested.set()
         self._wake()
 
     def close(self) -> None:
-        """Close the file; it can still be read. Blocks for a moment."""
+        """Close the file. Followers can still read it. Blocks for a moment."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     async def sync_in_groups(self) -> None:
-        """Make records durable, at most a tenth of a second after they came; runs until the end.
+        """Make records durable at most 0.1 seconds after they were written. Runs until the journal ends.
 
         Raises:
-            StorageError: The system refused; it is not asked again, for it may lie then.
+            StorageError: A sync failed. It is not retried: after a failed ``fdatasync`` the kernel may
+                report success for data that it has dropped.
         """
         self._syncing = True
         try:
             while True:
-                await self._want_sync.wait()
+                await self._sync_requested.wait()
                 if not self._sync_waiting and not self.ended:
                     with anyio.move_on_after(_GROUP_S):
-                        await self._hurry.wait()
+                        await self._sync_at_once.wait()
                 if not self.ended:
-                    self._want_sync, self._hurry = anyio.Event(), anyio.Event()
+                    self._sync_requested, self._sync_at_once = anyio.Event(), anyio.Event()
                 count, waiting = self._count, self._sync_waiting
                 self._sync_waiting = []
                 try:
@@ -172,45 +177,45 @@ class Journal:
                 if self.ended and self._synced == self._count:
                     return
         finally:
-            # Whatever ended this task: nobody is to wait for it any longer.
+            # However this task ended, release all tasks that wait for it.
             self._syncing = False
             self._wake()
             for event in self._sync_waiting:
                 event.set()
 
     async def synced(self) -> None:
-        """Wait until all that has been appended is durable.
+        """Wait until all appended events are durable.
 
         Raises:
-            StorageError: It cannot be made durable.
+            StorageError: The events cannot be made durable.
         """
         count = self._count
         while self._synced < count:
             self._raise_if_broken()
-            if not self._syncing:  # its task was cancelled, with the whole loop
+            if not self._syncing:  # sync_in_groups() was cancelled, with the whole run
                 await self._sync(count)
                 break
             done = anyio.Event()
             self._sync_waiting.append(done)
-            self._want_sync.set()
-            self._hurry.set()
+            self._sync_requested.set()
+            self._sync_at_once.set()
             await done.wait()
 
     @property
     def is_broken(self) -> bool:
-        """Whether the system has refused to write."""
+        """Whether a write or sync has failed."""
         return self._broken is not None
 
-    def read_rows(self, places: Sequence[int]) -> list[Row]:
-        """Read the rows of ``Reported`` events at the given places."""
-        return JournalReader(self.path).read_rows(places)
+    def read_rows(self, offsets: Sequence[int]) -> list[Row]:
+        """Read the rows of the ``Reported`` events at the given offsets."""
+        return JournalReader(self.path).read_rows(offsets)
 
     def follow(self) -> Follower:
-        """Return an iterator over all events, from the first, that waits for those to come."""
+        """Return an iterator over all events, from the first, that waits for future events."""
         return Follower(self, 0, 0)
 
     def follow_new(self) -> Follower:
-        """Return an iterator over the events that are yet to come."""
+        """Return an iterator over future events."""
         return Follower(self, self._count, self._size)
 
     async def _sync(self, count: int) -> None:
@@ -226,32 +231,32 @@ class Journal:
             self._wake()
 
     def _make_durable(self) -> None:
-        """Sync the file; see that it is still where a resume would look for it. In a thread."""
+        """Sync the file, and check that a resume would still find it at its path. Runs in a thread."""
         self._files.datasync(self._file)
-        ours = os.fstat(self._file)
+        written = os.fstat(self._file)
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             found = None
-        if found is None or not os.path.samestat(ours, found):
+        if found is None or not os.path.samestat(written, found):
             raise StorageError(
-                f"the journal {self.path} was removed, moved or replaced while its experiment ran; what "
-                "was written since is where it was moved to, or gone"
+                f"the journal {self.path} was removed, moved or replaced while its experiment ran; later "
+                "events are in the moved file, or lost"
             )
 
     @property
-    def shown_end(self) -> int:
-        """Where in the file that ends which may be shown."""
+    def visible_end(self) -> int:
+        """The offset at which the events end that readers may see."""
         return self._synced_end if self._durable else self._size
 
     @property
     def _visible(self) -> int:
-        """How many events readers may know of."""
+        """The number of events that readers may see."""
         return self._synced if self._durable else self._count
 
     @property
     def _is_complete(self) -> bool:
-        """Whether nothing will become visible any more."""
+        """Whether no further event will become visible."""
         return self.ended and (self._visible == self._count or not self._syncing)
 
     def _break(self, error: OSError, how: str) -> None:
@@ -260,7 +265,7 @@ class Journal:
 
     def _raise_if_broken(self) -> None:
         if self._broken is not None:
-            # A new one for each: several tasks raise it, and each adds its own traceback.
+            # Several tasks raise the error, and each adds its own traceback. So each gets a copy.
             error = type(self._broken)(*self._broken.args)
             error.errno = self._broken.errno
             raise error from self._broken.__cause__
@@ -272,13 +277,20 @@ class Journal:
 
 
 class Follower:
-    """An async iterator over events of a journal. Any number may follow, each at its own pace."""
+    """An async iterator over the events of a journal. Any number may follow, each at its own pace.
 
-    def __init__(self, journal: Journal, index: int, place: int) -> None:
+    Args:
+        journal: The journal.
+        index: The number of the first event.
+        offset: The offset of its record.
+    """
+
+    def __init__(self, journal: Journal, index: int, offset: int) -> None:
         self._journal = journal
         self._index = index
-        self._place = place
+        self._offset = offset
         self._buffer: deque[tuple[ev.Event | None, int]] = deque()
+        # Several tasks may share one follower: without the lock two could take the same event.
         self._one_at_a_time = asyncio.Lock()
 
     def __aiter__(self) -> Self:
@@ -303,16 +315,19 @@ class Follower:
         if self._index >= oldest:
             self._buffer.clear()
             event: ev.Event | None = journal._recent[self._index - oldest]
-            self._place = journal._recent_ends[self._index - oldest]
+            self._offset = journal._recent_ends[self._index - oldest]
         else:
             if not self._buffer:
-                self._buffer.extend(await run_in_thread(self._read_on, self._place))
-            event, self._place = self._buffer.popleft()
+                self._buffer.extend(await run_in_thread(self._read_chunk, self._offset))
+            event, self._offset = self._buffer.popleft()
         self._index += 1
         return event
 
-    def _read_on(self, start: int) -> list[tuple[ev.Event | None, int]]:
-        """Read what follows a place. It changes nothing: a wait for it may be cancelled."""
+    def _read_chunk(self, start: int) -> list[tuple[ev.Event | None, int]]:
+        """Read the events that follow an offset, each with the end of its record.
+
+        The method changes no attribute, since the task that waits for its thread may be cancelled.
+        """
         path, found = self._journal.path, []
         with path.open("rb") as file:
             file.seek(start)
@@ -322,7 +337,7 @@ class Follower:
                 event = decode(data[offset + HEAD : end - 1], path, start + offset)
                 found.append((event, start + end))
                 offset = end
-            if not found:  # one record larger than a chunk
+            if not found:  # the record is larger than a chunk
                 payload = JournalReader.read_record(file, start)
                 found.append((decode(payload, path, start), start + HEAD + len(payload) + 1))
         return found

@@ -1,4 +1,4 @@
-"""The directory of an experiment: made, looked at before it is trusted, and cleaned of leftovers."""
+"""The directory of an experiment: its creation, its check before a resume, and the removal of leftovers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterable
 from asynctune.errors import ConfigError, UnsafePath
 from asynctune.experiment.lock import FILE_NAME as LOCK
 from asynctune.experiment.reader import FILE_NAME as JOURNAL
-from asynctune.experiment.reader import PULLED
-from asynctune.storage.checkpoints.manifest import ASIDE, MANIFEST, is_checkpoint
+from asynctune.experiment.reader import PARTIAL
+from asynctune.storage.checkpoints.manifest import MANIFEST, STAGING_PREFIX, is_checkpoint
 from asynctune.storage.filesystem import FileSystem, make_directories, storage_error
 
-_OURS = frozenset({JOURNAL, LOCK, f"{JOURNAL}{PULLED}"})
+_OURS = frozenset({JOURNAL, LOCK, f"{JOURNAL}{PARTIAL}"})
 
 
 def make(directory: str, files: FileSystem) -> bool:
-    """Create the directory, durably and for its owner alone; tell whether it is new.
+    """Create the directory, durably and accessible to its owner only. Return whether it is new.
 
     Raises:
-        StorageError: The system refused.
+        StorageError: A call of the operating system failed.
     """
     try:
         return make_directories(files, directory)
@@ -29,10 +29,10 @@ def make(directory: str, files: FileSystem) -> bool:
 
 
 def refuse_foreign(directory: str, name: str) -> None:
-    """Refuse a directory that holds anything but what a start that went no further left.
+    """Check that a directory holds no files other than those of an interrupted start.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: The directory holds other files.
     """
     if not set(os.listdir(directory)) <= _OURS:
         raise name_taken(directory, name)
@@ -41,23 +41,26 @@ def refuse_foreign(directory: str, name: str) -> None:
 def name_taken(directory: str, name: str) -> ConfigError:
     """Return the error for a name that is taken."""
     return ConfigError(
-        f"name is {name!r}, and {directory} exists; an experiment is never written over, so choose "
-        'another name, or continue it with resume=True (resume="AUTO": if it exists)'
+        f"name must be the name of a new experiment, got {name!r}: {directory} exists; an experiment is "
+        "never written over. Choose another name, or continue the experiment with resume=True "
+        '(resume="AUTO": if it exists)'
     )
 
 
 def check(directory: str) -> None:
-    """Refuse links and special files where an experiment reads and writes.
+    """Check that an experiment reads and writes no links and no special files.
 
     Args:
-        directory: The experiment; its entries and those of its trials are looked at. Checkpoints are
-            compared with their manifests when they are restored.
+        directory: The directory of the experiment. Its entries and those of its trials are checked; a
+            checkpoint is compared with its manifest when it is restored.
 
     Raises:
-        UnsafePath: The message names the file.
+        UnsafePath: There is a link or special file; the message names it.
     """
     if not stat.S_ISDIR(os.lstat(directory).st_mode):
-        raise UnsafePath(f"{directory} is not a directory; an experiment cannot be resumed there")
+        raise UnsafePath(
+            f"{directory} must be a directory, not a link or file; the experiment cannot be resumed"
+        )
     with os.scandir(directory) as entries:
         for entry in entries:
             _check_entry(entry)
@@ -70,23 +73,23 @@ def check(directory: str) -> None:
 def remove_leftovers(
     logdir: str, kept: Iterable[str], dropped: Iterable[str], files: FileSystem
 ) -> None:
-    """Remove what a dead driver or worker left in a trial's directory.
+    """Remove the leftovers of a dead driver or worker from a trial's directory.
 
-    Only what is certainly ours goes: saves that were not finished, checkpoints that are complete and
-    that no journal knows, and those of which the journal says that nothing needs them.
+    Only files of asynctune are removed: unfinished saves, complete checkpoints that the journal does not
+    name, and checkpoints that the journal has dropped.
 
     Args:
-        logdir: The trial's directory.
-        kept: The paths of the checkpoints that the journal knows.
-        dropped: The paths of those that it says are not needed.
+        logdir: The directory of the trial.
+        kept: The paths of the checkpoints that the journal keeps.
+        dropped: The paths of the checkpoints that the journal has dropped.
         files: The file calls.
     """
-    known = {_root_in(logdir, path) for path in kept}
+    kept_roots = {_root_in(logdir, path) for path in kept}
     for path in dropped:
         root = _root_in(logdir, path)
-        if root is not None and root not in known and os.path.isdir(root):
+        if root is not None and root not in kept_roots and os.path.isdir(root):
             files.remove_tree(root)
-    # What a repair cut off may have named what now nobody knows.
+    # After a repair, the part that was cut off may name a checkpoint that the journal does not: keep all.
     parent = os.path.dirname(logdir)
     was_repaired = any(name.startswith(f"{JOURNAL}.cut-") for name in os.listdir(parent))
     try:
@@ -95,13 +98,15 @@ def remove_leftovers(
         return
     for name in names:
         path = os.path.join(logdir, name)
-        unknown = path not in known and is_checkpoint(name) and not was_repaired
-        if name.startswith(ASIDE) or (unknown and os.path.isfile(os.path.join(path, MANIFEST))):
+        is_unnamed = path not in kept_roots and is_checkpoint(name) and not was_repaired
+        if name.startswith(STAGING_PREFIX) or (
+            is_unnamed and os.path.isfile(os.path.join(path, MANIFEST))
+        ):
             files.remove_tree(path)
 
 
 def _root_in(logdir: str, path: str) -> str | None:
-    """Return the entry of the trial's directory that a checkpoint's path lies in."""
+    """Return the checkpoint directory that holds a path, None if the path is in none."""
     relative = os.path.relpath(path, logdir)
     first = relative.split(os.sep, 1)[0]
     return os.path.join(logdir, first) if is_checkpoint(first) else None
@@ -113,6 +118,6 @@ def _check_entry(entry: os.DirEntry[str]) -> None:
         return
     kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
     raise UnsafePath(
-        f"{entry.path} is {kind}; what is written there would go elsewhere, so the experiment is not "
-        "resumed until it is removed"
+        f"{entry.path} must be a regular file or a directory, got {kind}; writes to this path "
+        "could go elsewhere. Remove it to resume the experiment"
     )

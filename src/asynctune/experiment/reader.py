@@ -1,8 +1,8 @@
-"""A journal on disk: its records, how it is read, and how much of a damaged one is good.
+"""A journal on disk: the format of its records, the reader, and the repair of a damaged journal.
 
-A record is one line: the length and the CRC32 of the JSON in 8 hex digits each, the JSON, a newline. What
-is behind the last good record is the torn end of a write that a crash cut short, and counts as nothing.
-What is bad in front of a good record is damage, and is never skipped.
+A record is one line: the length and the CRC32 of the JSON in 8 hex digits each, the JSON, a newline. Bytes
+behind the last good record are the torn end of a write that a crash cut short; the reader ignores them.
+Bad bytes in front of a good record are damage; the reader never skips them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from asynctune.experiment import events as ev
 from asynctune.result import Row
 
 FILE_NAME = "journal"
-PULLED = ".pulled"
-"""Behind its name, while it is brought from elsewhere."""
+PARTIAL = ".pulled"
+"""Suffix of the journal's file name during a download."""
 FORMAT = 1
 HEAD = 18  # "llllllll cccccccc "
 _STARTED = b'{"kind":"run_started",'
-_LONGEST = 32 << 20
-"""No record of ours is longer; a line that is does not fill the memory."""
+_MAX_RECORD_BYTES = 32 << 20
+"""The largest size of a record. The reader splits longer lines: a damaged file must not fill the memory."""
 
 
 def record(data: bytes) -> bytes:
@@ -36,37 +36,42 @@ def record(data: bytes) -> bytes:
 
 
 def record_end(data: bytes, start: int) -> int | None:
-    """Find the end of the good record at ``start``; None if there is none."""
+    """Return the end of the good record at ``start``, None if the record is torn or damaged."""
     try:
         length = int(data[start : start + 8], 16)
     except ValueError:
         return None
     end = start + HEAD + length + 1
-    # Framed again and compared, so that no byte of it goes unchecked.
+    # The JSON is framed again and compared, which checks every byte, those of the head too.
     return end if data[start:end] == record(data[start + HEAD : end - 1]) else None
 
 
-def decode(payload: bytes, path: Path, place: int) -> ev.Event | None:
-    """Read the event of a good record; None for one of a kind that this version does not know.
+def decode(payload: bytes, path: Path, offset: int) -> ev.Event | None:
+    """Decode the event of a good record. Return None for a kind that this version does not define.
+
+    Args:
+        payload: The JSON of the record.
+        path: The path of the journal, for the error.
+        offset: The offset of the record, for the error.
 
     Raises:
-        ExperimentCorrupt: It is no event.
+        ExperimentCorrupt: The JSON is no event.
     """
     try:
         return ev.decode(payload)
     except (ValueError, RecursionError) as exc:
-        raise _damaged(path, place, str(exc)) from exc
+        raise _damaged(path, offset, str(exc)) from exc
 
 
 class JournalReader:
-    """A journal that is only read: what the analysis from disk and a resume rest on.
+    """Reader of a journal, for the analysis from disk and for a resume.
 
     Args:
-        path: The file.
+        path: The path of the journal.
 
     Attributes:
-        end: Where the last good record ends that :meth:`events` has come to.
-        count: How many records there are up to it.
+        end: The offset at which the last good record ends that :meth:`events` has reached.
+        count: The number of records up to ``end``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,93 +80,93 @@ class JournalReader:
         self.count = 0
 
     def exists(self) -> bool:
-        """Tell whether there is an experiment: a file whose first record is whole.
+        """Return whether the experiment exists: whether the first record of the file is complete.
 
         Raises:
-            ExperimentCorrupt: The first record is damaged, and good ones follow.
-            UnsafePath: It is no regular file.
+            ExperimentCorrupt: The first record is damaged, and good records follow.
+            UnsafePath: The path is no regular file.
         """
         try:
             mode = self.path.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             return False
         if not stat.S_ISREG(mode):
-            raise UnsafePath(f"{self.path} is not a regular file, as a journal is; remove it")
+            raise UnsafePath(f"{self.path} must be a regular file, as a journal is; remove it")
         return next(iter(JournalReader(self.path).events()), None) is not None
 
     def events(self) -> Iterator[tuple[int, ev.Event]]:
-        """Yield each event and its place. A torn end is left out.
+        """Yield each event with the offset of its record. Ignore a torn end.
 
         Raises:
-            ExperimentCorrupt: It is damaged, or was written by a newer version.
+            ExperimentCorrupt: The journal is damaged, or a newer version wrote it.
         """
         self.end = self.count = 0
-        doubted = -1
+        suspect = -1
         while (yield from self._events_on()):
-            if self.end == doubted:
-                raise _damaged(self.path, doubted, "a record there does not match its checksum")
-            # It may have been half written when it was read, and be followed by others since.
-            doubted = self.end
+            if self.end == suspect:
+                raise _damaged(self.path, suspect, "the record does not match its checksum")
+            # A driver may have been writing the record during the read, and others since. Read it again.
+            suspect = self.end
 
     def _events_on(self) -> Generator[tuple[int, ev.Event], None, bool]:
-        """Yield the events from the end on; return whether what is behind the last is damaged."""
+        """Yield the events from ``end`` on. Return whether the bytes behind the last one are damage."""
         with self._open() as file:
             file.seek(self.end)
-            while line := file.readline(_LONGEST):
-                place = self.end
+            while line := file.readline(_MAX_RECORD_BYTES):
+                offset = self.end
                 payload = _payload(line)
                 if payload is None:
                     return _only_the_newline_is_bad(line) or any(
                         _payload(later) is not None
-                        for later in iter(lambda: file.readline(_LONGEST), b"")
+                        for later in iter(lambda: file.readline(_MAX_RECORD_BYTES), b"")
                     )
                 self._refuse_newer(payload)
-                event = decode(payload, self.path, place)
-                if place == 0 and not isinstance(event, ev.RunStarted):
+                event = decode(payload, self.path, offset)
+                if offset == 0 and not isinstance(event, ev.RunStarted):
                     raise ExperimentCorrupt(
                         f"{self.path} does not begin like a journal of asynctune", offset=0
                     )
                 self.end += len(line)
                 self.count += 1
                 if event is not None:
-                    yield place, event
+                    yield offset, event
         return False
 
     def replay(self, apply: Callable[[ev.Event, int], object]) -> None:
-        """Tell a fold of all events.
+        """Pass all events to a fold.
 
         Args:
-            apply: Is given each event and its place.
+            apply: The fold: a function of an event and the offset of its record.
 
         Raises:
-            ExperimentCorrupt: It is damaged, or says what cannot have happened.
+            ExperimentCorrupt: The journal is damaged, or an event is impossible after those before it.
         """
-        for place, event in self.events():
+        for offset, event in self.events():
             try:
-                apply(event, place)
+                apply(event, offset)
             except (AssertionError, LookupError, ValueError, TypeError, AttributeError) as exc:
                 if isinstance(exc, TuneError):
                     raise
                 raise _damaged(
-                    self.path, place, f"a {event.kind} that cannot be ({type(exc).__name__}: {exc})"
+                    self.path, offset, f"impossible {event.kind} ({type(exc).__name__}: {exc})"
                 ) from exc
 
-    def read_rows(self, places: Sequence[int]) -> list[Row]:
-        """Read the rows of ``Reported`` events at the given places."""
+    def read_rows(self, offsets: Sequence[int]) -> list[Row]:
+        """Read the rows of the ``Reported`` events at the given offsets."""
         rows: list[Row] = []
-        if not places:
+        if not offsets:
             return rows
         with self._open() as file:
-            for place in places:
-                event = decode(self.read_record(file, place), self.path, place)
-                assert isinstance(event, ev.Reported), "a place of a row holds another event"
+            for offset in offsets:
+                event = decode(self.read_record(file, offset), self.path, offset)
+                assert isinstance(event, ev.Reported), "the offset of a row holds another event"
                 rows.append(event.row)
         return rows
 
     @staticmethod
-    def read_record(file: BinaryIO, place: int) -> bytes:
-        """Read the JSON of the record at a place."""
-        file.seek(place)
+    def read_record(file: BinaryIO, offset: int) -> bytes:
+        """Read the JSON of the record at an offset."""
+        file.seek(offset)
         length = int(file.read(HEAD)[:8], 16)
         return file.read(length)
 
@@ -169,25 +174,24 @@ class JournalReader:
         return self.path.open("rb")
 
     def _refuse_newer(self, payload: bytes) -> None:
-        """Refuse what a newer version began or went on with, whatever else its record holds."""
+        """Raise ``ExperimentCorrupt`` for a ``RunStarted`` of a newer format, whatever its other fields."""
         if not payload.startswith(_STARTED):
             return
-        with contextlib.suppress(
-            ValueError, RecursionError
-        ):  # no record at all: told of by decode()
+        # decode() reports a payload that is no JSON.
+        with contextlib.suppress(ValueError, RecursionError):
             body = json.loads(payload)
-            made, version = body.get("format"), body.get("version")
-            if isinstance(made, int) and made > FORMAT:
+            format_, version = body.get("format"), body.get("version")
+            if isinstance(format_, int) and format_ > FORMAT:
                 raise ExperimentCorrupt(
-                    f"{self.path} has format {made}, written by asynctune {version}; "
+                    f"{self.path} has format {format_}, written by asynctune {version}; "
                     f"this version reads up to {FORMAT}: upgrade asynctune"
                 )
 
 
 def seed_of(directory: str) -> int | None:
-    """Return the seed that an experiment began with, None if there is none that can be read.
+    """Return the seed of an experiment, None if the journal is missing or unreadable.
 
-    What is wrong with it is told when it is opened.
+    The opening of the experiment reports the errors of an unreadable journal.
     """
     try:
         first = next(iter(JournalReader(Path(directory, FILE_NAME)).events()), None)
@@ -197,26 +201,26 @@ def seed_of(directory: str) -> int | None:
 
 
 def repair(path: Path, apply: Callable[[ev.Event, int], object]) -> int:
-    """Keep the good beginning of a damaged journal; what is cut off is kept beside it.
+    """Truncate a damaged journal behind its last good record; copy the rest to a file beside it.
 
     The caller holds the lock of the experiment.
 
     Args:
-        path: The file.
-        apply: The fold that tells which events can be, see :meth:`JournalReader.replay`.
+        path: The path of the journal.
+        apply: The fold that refuses impossible events, see :meth:`JournalReader.replay`.
 
     Returns:
-        How many bytes were cut off; 0 if nothing was wrong.
+        The number of bytes that were cut off; 0 for a good journal.
 
     Raises:
-        ExperimentCorrupt: Nothing of it is good, or a newer version wrote it.
+        ExperimentCorrupt: Not even the first record is good, or a newer version wrote the journal.
     """
-    stored = JournalReader(path)
+    reader = JournalReader(path)
     try:
-        stored.replay(apply)
-        good = stored.end
+        reader.replay(apply)
+        good = reader.end
     except ExperimentCorrupt as exc:
-        if not exc.offset:  # None: a newer version; 0: not even the first record is good
+        if not exc.offset:  # None: a newer version wrote it; 0: not even the first record is good
             raise
         good = exc.offset
     size = path.stat().st_size
@@ -237,11 +241,11 @@ def repair(path: Path, apply: Callable[[ev.Event, int], object]) -> int:
     return size - good
 
 
-def _damaged(path: Path, place: int, how: str) -> ExperimentCorrupt:
+def _damaged(path: Path, offset: int, how: str) -> ExperimentCorrupt:
     return ExperimentCorrupt(
-        f"{path} is damaged at byte {place}: {how}. `asynctune repair {path.parent}` keeps what is "
-        "good in front of it",
-        offset=place,
+        f"{path} is damaged at byte {offset}: {how}. `asynctune repair {path.parent}` keeps the good "
+        "records in front of that byte",
+        offset=offset,
     )
 
 
@@ -251,7 +255,7 @@ def _payload(line: bytes) -> bytes | None:
 
 
 def _only_the_newline_is_bad(line: bytes) -> bool:
-    # A write that was cut short never leaves a whole record with another byte behind it.
+    # A torn write leaves no whole record with another byte in the place of its newline: this is damage.
     try:
         end = HEAD + int(line[:8], 16) + 1
     except ValueError:

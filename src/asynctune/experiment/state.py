@@ -1,9 +1,9 @@
-"""The state of an experiment: a fold over its events, the same live and from disk."""
+"""The state of an experiment: one fold over its events, for a run and for the analysis from disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, assert_never
 
 from asynctune.experiment import events as ev
 from asynctune.experiment.trial import Trial
@@ -13,10 +13,17 @@ T = TypeVar("T", bound=Trial)
 
 
 class ExperimentState(Generic[T]):
-    """All trials of an experiment and how it stands.
+    """The trials of an experiment, and the start and end of its current run.
 
     Args:
-        make_trial: Makes the trial of a ``TrialAdded``.
+        make_trial: A function that creates the trial of a ``TrialAdded``.
+
+    Attributes:
+        trials: The trials by id, in the order in which they were added.
+        started: The ``RunStarted`` of the current run, None before.
+        ended: The ``RunEnded`` of the current run, None before.
+        num_final: The number of trials whose status is final.
+        num_drawn: The number of trials with drawn or suggested values, that is, not added by hand.
     """
 
     def __init__(self, make_trial: Callable[[ev.TrialAdded], T]) -> None:
@@ -28,12 +35,12 @@ class ExperimentState(Generic[T]):
         self._make_trial = make_trial
         self._pinned: dict[str, tuple[T, str]] = {}
 
-    def apply(self, event: ev.Event, place: int) -> None:
-        """Take over an event.
+    def apply(self, event: ev.Event, offset: int) -> None:
+        """Apply an event to the state.
 
         Args:
-            event: What happened.
-            place: Where the journal holds it.
+            event: The event.
+            offset: The offset of its record in the journal.
         """
         match event:
             case ev.RunStarted():
@@ -44,17 +51,31 @@ class ExperimentState(Generic[T]):
                 assert event.trial_id not in self.trials, f"{event.trial_id} is added twice"
                 self.trials[event.trial_id] = self._make_trial(event)
                 self.num_drawn += event.drawn is not None
-            case _:
+            case (
+                ev.Reported()
+                | ev.TrialStarted()
+                | ev.Checkpointed()
+                | ev.CheckpointDropped()
+                | ev.CheckpointRejected()
+                | ev.TrialPaused()
+                | ev.TrialResumed()
+                | ev.Exploited()
+                | ev.TrialFailed()
+                | ev.TrialReopened()
+                | ev.TrialEnded()
+            ):
                 trial = self.trials[event.trial_id]
                 self._move_pins(trial, event)
                 self.num_final -= trial.status.is_final
-                trial.apply(event, place)
+                trial.apply(event, offset)
                 self.num_final += trial.status.is_final
+            case _:
+                assert_never(event)
 
     def _move_pins(self, trial: T, event: ev.Event) -> None:
-        """Let a donor keep the checkpoint that another trial begins from, until that has one of its own.
+        """Pin a donor's checkpoint until the trial that exploits it has a checkpoint of its own.
 
-        In memory only: what may be deleted is decided where trials run.
+        Pins exist in memory only; the driver alone decides which checkpoints are deleted.
         """
         pinned: tuple[T, str] | None = None
         match event:
@@ -64,9 +85,9 @@ class ExperimentState(Generic[T]):
                 pass
             case _:
                 return
-        before = self._pinned.pop(trial.trial_id, None)
-        if before is not None:
-            before[0].unpin(before[1])
+        previous = self._pinned.pop(trial.trial_id, None)
+        if previous is not None:
+            previous[0].unpin(previous[1])
         if pinned is not None:
             pinned[0].pin(pinned[1])
             self._pinned[trial.trial_id] = pinned
@@ -76,5 +97,10 @@ def state_from_disk(
     directory: str,
     read_rows: Callable[[Sequence[int]], list[Row]],
 ) -> ExperimentState[Trial]:
-    """Return an empty state for the journal of a directory, to be replayed into."""
+    """Return an empty state, into which the journal of a directory can be replayed.
+
+    Args:
+        directory: The directory of the experiment.
+        read_rows: A function that reads the rows at the given offsets of the journal.
+    """
     return ExperimentState(lambda event: Trial(event, directory=directory, read_rows=read_rows))

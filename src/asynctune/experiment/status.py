@@ -1,4 +1,4 @@
-"""Where a trial stands, why a trial ended, and which experiment a run works on."""
+"""The statuses and stop reasons of trials, and the values of the argument ``resume``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 
 class Status(StrEnum):
-    """Where a trial is. Each equals its plain string."""
+    """Status of a trial. Each member equals its plain string."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -17,21 +17,21 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the trial has ended."""
         return self in (Status.TERMINATED, Status.ERROR)
 
     def may_become(self, status: Status) -> bool:
-        """Tell whether a trial may go from this status to another."""
+        """Return whether a trial may change from this status to another."""
         return status in _MOVES[self]
 
 
 _MOVES = MappingProxyType(
     {
         Status.PENDING: frozenset(Status),
-        # To itself: a trial is built again after an exploit.
+        # RUNNING to RUNNING: an exploit builds the trial again.
         Status.RUNNING: frozenset(Status),
         Status.PAUSED: frozenset({Status.PENDING, Status.RUNNING, Status.TERMINATED, Status.ERROR}),
-        # Only a resume continues a trial that has ended.
+        # Only a resume reopens a trial that has ended.
         Status.TERMINATED: frozenset({Status.PENDING}),
         Status.ERROR: frozenset({Status.PENDING}),
     }
@@ -39,7 +39,7 @@ _MOVES = MappingProxyType(
 
 
 class StopReason(StrEnum):
-    """Why a trial ended."""
+    """Reason why a trial ended."""
 
     DONE = "done"
     CRITERION = "stop criterion"
@@ -52,21 +52,28 @@ class StopReason(StrEnum):
 
     @property
     def is_interruption(self) -> bool:
-        """Whether the end of the run ended the trial, so that a resume continues the trial."""
+        """Whether the run, and not the trial, came to an end, so that a resume continues the trial."""
         return self in (StopReason.EXPERIMENT, StopReason.TIME_BUDGET, StopReason.CANCELLED)
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether the trial may have ended before a retry reported again what was shown before."""
+        """Whether the trial may have ended before a retry repeated the rows that were shown before."""
         return self.is_interruption or self in (StopReason.USER, StopReason.FAILED)
 
 
 class Resume(StrEnum):
-    """Which experiment a run works on."""
+    """Which experiment a run works on: the meaning of the argument ``resume``."""
 
     NEW = "new"
-    """One that does not exist."""
+    """A new one; an existing one is an error."""
     MUST_EXIST = "True"
+    """An existing one; a missing one is an error."""
     IF_EXISTS = "AUTO"
+    """The existing one, or a new one."""
     ERRORED = "errored"
-    """One that exists; its failed trials are tried again."""
+    """An existing one, whose failed trials are retried."""
+
+    @property
+    def argument(self) -> bool | str:
+        """The value of the argument ``resume`` that means this."""
+        return {Resume.NEW: False, Resume.MUST_EXIST: True}.get(self, str(self))

@@ -1,4 +1,4 @@
-"""A trial as a value over time: its state is a fold over its events. No I/O, no tasks."""
+"""The state of one trial: a fold over its events. No tasks; the only I/O is the injected ``read_rows``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from asynctune.errors import TrialError, UnsafePath
 from asynctune.experiment import events as ev
@@ -16,17 +16,18 @@ from asynctune.experiment.status import Status, StopReason
 from asynctune.resources import Resources
 from asynctune.result import Row
 
-_FEW = 16
+_NEWEST_ROWS = 16
+"""Number of rows that a search from the end reads at once; most searches end among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """Where a trial took over the state of another.
+    """One exploit in the lineage of a trial.
 
     Args:
-        donor: The id of the other one.
-        iteration: The ``training_iteration`` of the state.
-        target_iteration: Where the trial itself was then.
+        donor: The id of the trial whose checkpoint was taken.
+        iteration: The ``training_iteration`` of the checkpoint.
+        target_iteration: The ``training_iteration`` that the exploiting trial had reached.
     """
 
     donor: str
@@ -39,9 +40,9 @@ class CheckpointRef:
     """A handle on a complete checkpoint.
 
     Args:
-        path: Where it is, for ``restore``.
-        iteration: The ``training_iteration`` that it covers.
-        sequence: The number of the last row that it covers.
+        path: The path of the checkpoint, for ``restore``.
+        iteration: The ``training_iteration`` that the checkpoint covers.
+        sequence: The number of the last row that the checkpoint covers.
     """
 
     path: str
@@ -50,26 +51,33 @@ class CheckpointRef:
 
 
 class Trial:
-    """One configuration and what became of it.
+    """A trial: one configuration, and the state, rows and checkpoints of its attempts.
 
     Attributes:
-        trial_id: Its id; also the name of its directory.
-        config: Its configuration; from disk: as JSON, objects as their ``repr``.
-        initial_config: The one that it began with; an exploit gives it another.
-        lineage: Whose state it took over, oldest first.
+        trial_id: The id of the trial; also the name of its directory.
+        config: The configuration; of a trial read from disk: as JSON, objects as their ``repr``.
+        initial_config: The first configuration; an exploit replaces ``config``.
+        lineage: The exploits of the trial, oldest first.
         status: ``PENDING``, ``RUNNING``, ``PAUSED``, ``TERMINATED`` or ``ERROR``.
         last_result: The newest row, empty before the first.
-        logdir: Its directory.
+        logdir: The directory of the trial.
         checkpoint: The newest complete checkpoint, or None.
-        error: Why it failed, or None.
-        stop_reason: Why it ended, or None while it has not.
-        num_failures: How many attempts failed.
-        num_forgiven: How many of them lie before a resume that took the failed trial up again.
-        attempt: How many attempts came before the current one, also those that a driver left.
-        resources: What it asks for.
-        exported: What ``export_model`` wrote, format -> path.
+        checkpoints: The complete checkpoints that are neither dropped nor rejected, oldest first.
+        error: The error of the last failed attempt; None if no attempt failed, or since the trial was
+            reopened or terminated.
+        stop_reason: The reason why the trial ended, or None before its end.
+        num_failures: The number of failed attempts.
+        num_forgiven: The number of failed attempts before a resume reopened the failed trial.
+        has_failed: Whether the last attempt failed, and the trial is not retried.
+        attempt: The number of attempts before the current one, those of previous runs included.
+        resources: The resources that the trial requests.
+        exported: The files that ``export_model`` wrote, format -> path.
+        note: The errors during the shutdown of the trial, as text, or None.
+        started_at: The time of the first start, in seconds since 1970, or None.
+        ended_at: The time of the end, in seconds since 1970, or None.
     """
 
+    # The attributes that snapshot() shares with its copy. The arrays change in place, so they are copied.
     _STATE = frozenset(
         {
             "trial_id",
@@ -119,7 +127,7 @@ class Trial:
         self._directory = directory
         if "/" in event.trial_id:
             raise UnsafePath(
-                f"a journal names the trial {event.trial_id!r}, which is no plain name"
+                f"trial_id in a journal must be a plain name without '/', got {event.trial_id!r}"
             )
         self.logdir = os.path.join(directory, inside_experiment(event.trial_id))
         self.status = Status.PENDING
@@ -138,11 +146,12 @@ class Trial:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self._read_rows = read_rows
-        # The rows that count: numbers and places in the journal, 16 bytes a row.
+        # The current rows: their numbers and offsets. Arrays, for 16 bytes a row instead of a dict.
         self._sequences = array("q")
-        self._places = array("q")
-        # Behind them those that were shown, and that an attempt has not yet come to report again.
-        self._shown = array("q")
+        self._offsets = array("q")
+        # The tail: offsets of rows from before a rewind that no attempt has repeated yet. Users have
+        # seen these rows, so they stay in the results until an attempt reports them again.
+        self._tail = array("q")
         self._next_sequence = 0
 
     def __str__(self) -> str:
@@ -153,25 +162,26 @@ class Trial:
 
     @property
     def results(self) -> list[Row]:
-        """Every row that counts, read from the journal: after a retry no iteration comes twice.
+        """The current rows, read from the journal: after a retry no iteration comes twice.
 
-        A row that has to be repeated stays until it is, or the trial has come to its own end without it.
+        A row from before a rewind stays until an attempt repeats it, or until the trial ends by itself
+        without that row.
         """
-        return self._read_rows([*self._places, *self._shown])
+        return self._read_rows([*self._offsets, *self._tail])
 
     @property
     def num_results(self) -> int:
-        """How many rows count."""
-        return len(self._places) + len(self._shown)
+        """The number of rows in :attr:`results`."""
+        return len(self._offsets) + len(self._tail)
 
     @property
     def has_tail(self) -> bool:
-        """Whether the last of its rows are some that it had still to repeat."""
-        return bool(self._shown)
+        """Whether rows from before a rewind are still shown because no attempt has repeated them."""
+        return bool(self._tail)
 
     @property
     def last_sequence(self) -> int:
-        """The number of the last row that counts, -1 if there is none."""
+        """The number of the last row, without the tail; -1 if there is none."""
         return self._sequences[-1] if self._sequences else -1
 
     @property
@@ -180,69 +190,71 @@ class Trial:
         return self._next_sequence
 
     def has_row(self, number: int) -> bool:
-        """Tell whether the row of a number counts; -1 stands for the beginning."""
+        """Return whether a row exists and was not rewound; True for -1, which stands for the beginning."""
         return number == -1 or number in self._sequences
 
     def results_to(self, sequence: int) -> list[Row]:
-        """Return the rows that count up to a number, included."""
-        return self._read_rows(self._places[: bisect_right(self._sequences, sequence)])
+        """Return the rows up to a row number, included, without the tail."""
+        return self._read_rows(self._offsets[: bisect_right(self._sequences, sequence)])
 
     def last_sequence_to(self, iteration: int) -> int:
-        """Return the number of the last row that counts up to a ``training_iteration``, -1 for none."""
-        rows = self._read_rows(self._places[-_FEW:])
-        for number in range(len(self._places) - 1, -1, -1):
-            at = number - len(self._places)  # from the end, which is what is read first
-            row = rows[at] if -at <= len(rows) else self._read_rows(self._places[number:][:1])[0]
+        """Return the number of the last row up to a ``training_iteration``, included; -1 for none."""
+        rows = self._read_rows(self._offsets[-_NEWEST_ROWS:])
+        for number in range(len(self._offsets) - 1, -1, -1):
+            at = number - len(self._offsets)  # from the end, like the rows read above
+            row = rows[at] if -at <= len(rows) else self._read_rows(self._offsets[number:][:1])[0]
             reached = row.get("training_iteration")
             if not isinstance(reached, int) or reached <= iteration:
                 return self._sequences[number]
         return -1
 
     def path_of(self, stored: str) -> str:
-        """Return where something is that the journal names, relative to the experiment.
+        """Return the absolute path of a path that the journal stores relative to the experiment.
 
         Raises:
-            UnsafePath: It would be elsewhere.
+            UnsafePath: The path leads outside the experiment.
         """
         return os.path.join(self._directory, inside_experiment(stored))
 
     def snapshot(self, before: int) -> Trial:
-        """Return the trial as it is now; what happens later does not change it.
+        """Return a copy of the trial that later events do not change.
 
         Args:
-            before: The place in the journal behind what may be shown.
+            before: The offset at which the visible part of the journal ends; later rows are left out.
         """
         copied = Trial.__new__(Trial)
         vars(copied).update({name: vars(self)[name] for name in self._STATE})
-        copied._sequences, copied._places = self._sequences[:], self._places[:]
-        copied._shown = self._shown[:]
-        if copied._places and copied._places[-1] >= before:
-            known = bisect_left(copied._places, before)
-            del copied._sequences[known:], copied._places[known:]
-            rows = self._read_rows([*copied._places, *copied._shown][-1:]) or [{}]
+        copied._sequences, copied._offsets = self._sequences[:], self._offsets[:]
+        copied._tail = self._tail[:]
+        if copied._offsets and copied._offsets[-1] >= before:
+            visible = bisect_left(copied._offsets, before)
+            del copied._sequences[visible:], copied._offsets[visible:]
+            rows = self._read_rows([*copied._offsets, *copied._tail][-1:]) or [{}]
             copied.last_result = rows[0]
         return copied
 
-    def apply(self, event: ev.Event, place: int) -> None:
-        """Take over what happened.
+    def apply(self, event: ev.Event, offset: int) -> None:
+        """Apply an event of this trial to its state.
 
         Args:
-            event: An event of this trial.
-            place: Where the journal holds it.
+            event: The event.
+            offset: The offset of its record in the journal.
         """
         match event:
             case ev.TrialStarted():
                 self._move(Status.RUNNING)
-                self._rejected = ()  # one of them was good, or there is a new beginning
+                self._rejected = ()  # the attempt restored another one, or began anew
                 if event.resume_sequence is not None:
                     self._rewind(event.resume_sequence)
                 if self.started_at is None:
                     self.started_at = event.wall_time
             case ev.Reported():
-                assert event.sequence == self._next_sequence, f"row {event.sequence} comes twice"
+                assert event.sequence == self._next_sequence, (
+                    f"row {event.sequence} is out of order"
+                )
                 self._sequences.append(event.sequence)
-                self._places.append(place)
-                del self._shown[:1]
+                self._offsets.append(offset)
+                del self._tail[:1]
                 self._next_sequence = event.sequence + 1
                 self.last_result = event.row
             case ev.Checkpointed():
@@ -263,19 +275,23 @@ class Trial:
                 self._reopen(event)
             case ev.TrialEnded():
                 self._end(event)
+            case ev.TrialAdded() | ev.RunStarted() | ev.RunEnded():
+                pass  # ExperimentState applies these
+            case _:
+                assert_never(event)
 
     def pin(self, path: str) -> None:
-        """Another trial begins from a checkpoint of this one."""
+        """Keep a checkpoint from which another trial begins. A trial that runs overrides this."""
 
     def unpin(self, path: str) -> None:
-        """The other trial has one of its own now."""
+        """Release a pinned checkpoint: the other trial has a checkpoint of its own."""
 
     def stored_path(self, path: str) -> str:
-        """Return how the journal names a path: relative to the experiment if it lies in there."""
+        """Return a path as the journal stores it: relative to the experiment if it lies inside."""
         return path.removeprefix(os.path.join(self._directory, ""))
 
     def checkpoint_of(self, event: ev.Checkpointed) -> CheckpointRef:
-        """Return the handle on the checkpoint of an event."""
+        """Return a handle on the checkpoint of an event."""
         return CheckpointRef(self.path_of(event.path), event.iteration, event.sequence)
 
     def _drop(self, event: ev.CheckpointDropped | ev.CheckpointRejected) -> None:
@@ -299,7 +315,7 @@ class Trial:
         if self.has_failed:
             self.num_forgiven = self.num_failures
             self.has_failed = False
-        self.checkpoints += self._rejected  # what was wrong may be mended
+        self.checkpoints += self._rejected  # the user may have repaired the cause meanwhile
         self._rejected = ()
         self.checkpoint = self.checkpoints[-1] if self.checkpoints else None
         self.attempt = event.attempt
@@ -309,7 +325,7 @@ class Trial:
 
     @property
     def known_checkpoints(self) -> tuple[CheckpointRef, ...]:
-        """All that may be needed: those that count, and those that could not be restored."""
+        """The complete and the rejected checkpoints: all that the trial may still need."""
         return self.checkpoints + self._rejected
 
     def _end(self, event: ev.TrialEnded) -> None:
@@ -318,14 +334,15 @@ class Trial:
         self.exported = event.exported
         self.note = event.note
         self.ended_at = event.wall_time
-        # All trials report the same names, and each decoded row brought its own copies of them.
+        # All trials report the same keys, but each decoded row has its own copies. Interned keys save
+        # memory in runs of many thousands of trials.
         self.last_result = {sys.intern(key): value for key, value in self.last_result.items()}
         if self.status is Status.TERMINATED:
             self.error = None
         if not self.stop_reason.is_cut_short:
-            del self._shown[:]  # it came to its end without them
-        elif self._shown:
-            self.last_result = self._read_rows(self._shown[-1:])[0]
+            del self._tail[:]  # the trial ended by itself without repeating them
+        elif self._tail:
+            self.last_result = self._read_rows(self._tail[-1:])[0]
 
     def _exploit(self, event: ev.Exploited) -> None:
         self._rewind(event.resume_sequence)
@@ -337,12 +354,12 @@ class Trial:
         self.lineage = (*self.lineage, descent)
 
     def _rewind(self, sequence: int) -> None:
-        """Go back to a row: a retry begins behind it, and repeats those that follow."""
+        """Move the rows behind ``sequence`` to the tail: the next attempt repeats them."""
         keep = bisect_right(self._sequences, sequence)
         if keep < len(self._sequences):
-            self._shown = self._places[keep:] + self._shown
-            del self._sequences[keep:], self._places[keep:]
-            self.last_result = self._read_rows(self._places[-1:])[0] if keep else {}
+            self._tail = self._offsets[keep:] + self._tail
+            del self._sequences[keep:], self._offsets[keep:]
+            self.last_result = self._read_rows(self._offsets[-1:])[0] if keep else {}
 
     def _move(self, status: Status) -> None:
         if not self.status.may_become(status):
@@ -351,12 +368,14 @@ class Trial:
 
 
 def inside_experiment(name: str) -> str:
-    """Return a relative path of a journal, if it stays inside.
+    """Return a path from a journal, if it is relative and stays inside the experiment.
 
     Raises:
-        UnsafePath: It would not.
+        UnsafePath: The path leads outside the experiment.
     """
     parts = name.split("/")
     if not name or name[0] == "/" or "\0" in name or ".." in parts or "." in parts:
-        raise UnsafePath(f"a journal names {name!r}, which is no plain path inside its experiment")
+        raise UnsafePath(
+            f"a path in a journal must be a plain path inside its experiment, got {name!r}"
+        )
     return name

@@ -1,8 +1,8 @@
-"""Loggers: what formats the result rows of one trial into files.
+"""Loggers, which write the result rows of one trial to files or elsewhere.
 
-A run makes one instance of each logger class for each trial. :class:`Logger` is the base for your own,
-:class:`FileLogger` the base for those that only write text files. The names are loaded when they are
-first used: a worker loads the base class alone.
+A run makes one instance of each logger class for each trial. :class:`Logger` is the base class of all
+loggers, :class:`FileLogger` of those that only write text files. The names are loaded on first use, so a
+worker loads the base class alone.
 """
 
 from __future__ import annotations
@@ -13,28 +13,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asynctune.loggers.base import Logger, NoopLogger
     from asynctune.loggers.csv import CSVLogger
-    from asynctune.loggers.files import FileLogger
+    from asynctune.loggers.files import Append, FileLogger, Replace, Rewrite, Write
     from asynctune.loggers.json import JsonLogger
     from asynctune.loggers.unified import DEFAULT_LOGGERS, UnifiedLogger
 
 _MODULE_OF = {
+    "Append": "files",
     "CSVLogger": "csv",
     "DEFAULT_LOGGERS": "unified",
     "FileLogger": "files",
     "JsonLogger": "json",
     "Logger": "base",
     "NoopLogger": "base",
+    "Replace": "files",
+    "Rewrite": "files",
     "UnifiedLogger": "unified",
+    "Write": "files",
 }
 
 __all__ = [
     "DEFAULT_LOGGERS",
+    "Append",
     "CSVLogger",
     "FileLogger",
     "JsonLogger",
     "Logger",
     "NoopLogger",
+    "Replace",
+    "Rewrite",
     "UnifiedLogger",
+    "Write",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The interface of a logger, and what becomes of one that raises."""
+"""The interface of a logger, and the removal of a logger that raises."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _log = logging.getLogger("asynctune.loggers")
 
 
 class Logger:
-    """Base class of all loggers: receives the results of one trial.
+    """Base class of all loggers. A logger receives the results of one trial.
 
-    Subclasses override :meth:`on_result` and, as needed, the other methods. Calls come one at a
-    time, from one thread at a time, though not always from the same thread.
+    Subclasses override :meth:`on_result` and, as needed, the other methods. The run makes one call at a
+    time, though not always from the same thread.
 
     Args:
         config: The trial's configuration.
@@ -39,25 +39,28 @@ class Logger:
         """Set up; called at the end of the constructor."""
 
     def on_result(self, result: Mapping[str, Any]) -> None:
-        """Log one result row, which the logger may not change."""
+        """Log one result row, which the logger must not change."""
         raise NotImplementedError(f"{type(self).__qualname__} must override on_result(result)")
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Take note of a configuration that replaces the current one."""
+        """Replace the current configuration."""
         self.config = config
 
     def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The trial goes on behind the last of these rows, after a failure or a resume.
+        """Continue after the last of these rows, following a failure or a resume.
 
-        By default nothing: a tracker that only ever adds goes on adding. A logger whose log can be
-        rewritten leaves it as if it had been given these rows and no others.
+        The default does nothing, for trackers that can only append. A logger that can rewrite its log
+        rewrites it to hold these rows and no others.
+
+        Args:
+            rows: The rows of the trial up to the point from which it continues.
         """
 
     def flush(self) -> None:
-        """Write out whatever is still buffered."""
+        """Write all buffered data."""
 
     def close(self) -> None:
-        """Release what the logger holds; the last call that it receives."""
+        """Release the resources of the logger. The run makes no call after this one."""
 
 
 class NoopLogger(Logger):
@@ -75,13 +78,13 @@ def log_dropped(
     *,
     level: int = logging.ERROR,
 ) -> None:
-    """Log that a logger raised and is used no more.
+    """Log that a logger raised and is no longer used.
 
     Args:
-        cls: The logger's class.
-        where: Which of its instances: the trial or its directory.
-        doing: What raised.
-        exc: What it raised; the message carries its traceback.
+        cls: The class of the logger.
+        where: The trial of the logger, or the directory of the trial.
+        doing: The name of the method that raised.
+        exc: The exception, whose traceback is part of the message.
         level: The level of the message.
     """
     text = "%s of %s is dropped, since %s raised %s; the other loggers go on"
@@ -90,7 +93,7 @@ def log_dropped(
 
 
 def close_dropped(logger: Logger) -> None:
-    """Let a logger that raised release what it holds; a second failure is of little interest."""
+    """Close a logger that raised. A second exception is logged at the debug level only."""
     try:
         logger.close()
     except Exception:

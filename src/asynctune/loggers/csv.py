@@ -1,4 +1,4 @@
-"""``progress.csv``."""
+"""The logger that writes ``progress.csv``."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class CSVLogger(FileLogger):
     """Writes each result as a row of ``progress.csv``, without its ``config``.
 
     The columns are the flattened keys (``a/b`` for nested ones) in the order of their appearance. A
-    metric that appears later widens the table: the file is rewritten once for all rows that are
-    pending, and earlier rows get empty cells. So do missing values and None; lists are JSON.
+    metric that appears later widens the table: the file is rewritten once for all pending rows, and
+    earlier rows get empty cells. Missing values and None are empty cells too; lists are JSON.
 
-    A file that exists is continued under its own header. A row that a killed driver left unfinished
-    is removed then.
+    An existing file is continued under its own header. An unfinished row, left by a killed driver, is
+    removed first.
     """
 
     def _init(self) -> None:
         self._path = self._file("progress.csv")
         found = read_text(self._path)
         records = _records(found or "")
-        sound = "".join(f"{record}\n" for record in records)
+        complete = "".join(f"{record}\n" for record in records)
         if found is None:
             self._writes.append(Append(self._path, ""))
-        elif found != sound:
-            self._writes.append(Replace(self._path, sound))
-        self._columns: list[str] = next(csv.reader(io.StringIO(sound, newline="")), [])
+        elif found != complete:
+            self._writes.append(Replace(self._path, complete))
+        self._columns: list[str] = next(csv.reader(io.StringIO(complete, newline="")), [])
         self._known = set(self._columns)
         self._columns_in_file = len(self._columns)
-        # Rows that wait, each with the number of columns that there were when it was formatted.
+        # The pending rows, each with the number of columns at the time when it was formatted.
         self._rows: list[tuple[str, int]] = []
 
     def add_result(self, result: Mapping[str, Any]) -> None:
-        """Describe one row. One without any metric is none."""
+        """Add one row to the pending rows. A row without any metric is skipped."""
         cells = flatten({key: value for key, value in result.items() if key != CONFIG})
         for key in cells:
             if key not in self._known:
@@ -50,7 +50,7 @@ class CSVLogger(FileLogger):
             self._rows.append((row, len(self._columns)))
 
     def add_restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Describe the table anew."""
+        """Rewrite the table with these rows."""
         self._columns, self._known, self._columns_in_file = [], set(), 0
         self._rows = []
         self._writes.append(Replace(self._path, ""))
@@ -58,7 +58,7 @@ class CSVLogger(FileLogger):
             self.add_result(row)
 
     def take(self) -> list[Write]:
-        """Hand over the pending writes: all rows are one append, or one rewrite if they widen."""
+        """Return the pending writes: one append for all rows, or one rewrite if the table widens."""
         if self._rows:
             self._writes.append(self._write_rows())
             self._rows = []
@@ -83,11 +83,11 @@ def _widen(text: str, *, header: str, missing: str, rows: str) -> str:
 
 
 def _records(text: str) -> list[str]:
-    """Split a table into its whole records; what follows the last line end was left unfinished.
+    """Return the complete records of a table. Text after the last line end is an unfinished record.
 
-    By hand, since :func:`csv.reader` refuses a cell of more than 128 KiB, and since a record that
-    is only passed on need not be parsed. A line end is inside a cell if an odd number of quotes
-    precede it, for a quote inside a cell is doubled.
+    The records are split without :func:`csv.reader`, which refuses a cell of more than 128 KiB and parses
+    records that are only copied. A line end is inside a cell if an odd number of quotes precede it, since
+    a quote inside a cell is doubled.
     """
     records: list[str] = []
     lines: list[str] = []
@@ -102,7 +102,8 @@ def _records(text: str) -> list[str]:
 
 
 def _record(cells: Iterable[Any]) -> str:
-    # The default line end, \r\n, is what makes csv quote both characters; it is cut off again.
+    # csv quotes a cell with \r or \n only if the line end has these characters, so the default \r\n stays
+    # and is cut off afterwards.
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerow(cells)
     return buffer.getvalue()[:-2]

@@ -1,12 +1,12 @@
-"""Loggers that write text files: they describe each write as a value, and others carry it out.
+"""Loggers that write text files: each write is a value, separate from its execution.
 
-The description is what lets one logger serve in two places. In a worker, or without any run, the
-logger carries its writes out itself; in a driver, where nothing may block the event loop,
-:mod:`asynctune.callbacks.logger_writer` takes them and writes asynchronously.
+So one logger works in two places. In a worker, or outside a run, the logger executes its writes itself. In
+a driver, where no call may block the event loop, :mod:`asynctune.callbacks.logger_writer` takes the writes
+and executes them asynchronously.
 
-No descriptor stays open, since ten thousand trials may be. Files and directories belong to their
-owner alone. Nothing is synced to the disk: these files are for people and tools, and what must
-survive a power failure is in the journal.
+No file stays open between writes, since ten thousand trials may run at once. Only the owner can read the
+files and directories. The files are not synced to disk: they are for people and tools, and the journal
+holds the data that must survive a power failure.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from asynctune.loggers.base import Logger
 
 ENCODING = "utf-8"
 ENCODING_ERRORS = "backslashreplace"
-"""A lone surrogate in somebody's string is no reason to lose the row."""
+"""Writes a lone surrogate of a user's string as an escape, so that the row is not lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Add ``text`` to the end of a file, which is created if it does not exist."""
+    """Appends ``text`` to a file, which is created if it does not exist."""
 
     path: str
     text: str
@@ -34,7 +34,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Put ``text`` in the place of a file at once: a reader sees the old or the new one."""
+    """Replaces a file by ``text`` atomically: a reader sees the old content or the new one."""
 
     path: str
     text: str
@@ -42,9 +42,9 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Replace a file by what ``transform`` makes of its text (of ``""`` if there is none).
+    """Replaces the text of a file by ``transform(text)``; the text of a missing file is ``""``.
 
-    ``transform`` may be called in any thread, so it works on its argument alone.
+    ``transform`` may be called in any thread, so it must use its argument alone.
     """
 
     path: str
@@ -57,13 +57,13 @@ Write: TypeAlias = Append | Replace | Rewrite
 class FileLogger(Logger):
     """Base class of the loggers that write text files.
 
-    Subclasses describe what is to be written: the first files in ``_init``, which may also read
-    what an earlier run left, then rows in :meth:`add_result`, configurations in
-    :meth:`add_config` and the log anew in :meth:`add_restart`. These and :meth:`take` run on a driver's
-    event loop, so they compute and do not block.
+    Subclasses add their writes to a list of pending writes: those of the first files in ``_init``, which
+    may also read the files of a previous run, then those of rows in :meth:`add_result`, of configurations
+    in :meth:`add_config` and of a new log in :meth:`add_restart`. These methods and :meth:`take` run on
+    the event loop of a driver, so they must not block.
 
-    Used by itself, as any :class:`Logger`, each call carries out its writes before it returns. If a
-    write raises, the logger is of no further use: how much of it reached the file is unknown.
+    Outside a run, the methods of :class:`Logger` execute their writes before they return. A logger whose
+    write raised must not be used further, since an unknown part of the write may have reached the file.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class FileLogger(Logger):
         self.flush()
 
     def add_result(self, result: Mapping[str, Any]) -> None:
-        """Describe the writes for one result row."""
+        """Add the writes for one result row."""
         raise NotImplementedError(f"{type(self).__qualname__} must override add_result(result)")
 
     def add_config(self, config: dict[str, Any]) -> None:
-        """Describe the writes for a new configuration."""
+        """Add the writes for a new configuration."""
         self.config = config
 
     def add_restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Describe the log anew, as if it had been given these rows and no others."""
+        """Add the writes that make the log hold these rows and no others."""
 
     def take(self) -> list[Write]:
-        """Hand over the pending writes, to be carried out in order before the next ``take``."""
+        """Return and clear the pending writes. The caller executes them in order before the next call."""
         writes, self._writes = self._writes, []
         return writes
 
@@ -100,23 +100,23 @@ class FileLogger(Logger):
         self.flush()
 
     def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the log anew, as if it had been given these rows and no others."""
+        """Rewrite the log to hold these rows and no others."""
         self.add_restart(rows)
         self.flush()
 
     def flush(self) -> None:
-        """Carry out the pending writes."""
+        """Execute the pending writes."""
         for write in self.take():
             carry_out(write)
 
     def _file(self, name: str) -> str:
-        # For ``_init``, since it asks the system. Absolute, so that the writes do not follow a
-        # trainable that changes the working directory.
+        # Only for ``_init``, since abspath asks the system for the working directory. The path is absolute,
+        # since a trainable may change that directory.
         return os.path.join(os.path.abspath(self.logdir), name)
 
 
 def carry_out(write: Write) -> None:
-    """Carry out one write, blocking until it is done."""
+    """Execute one write, and block until it is done."""
     match write:
         case Append(path, text):
             with _open(path, "a") as file:
@@ -136,7 +136,7 @@ def carry_out(write: Write) -> None:
 
 
 def read_text(path: str) -> str | None:
-    """Read a file of a logger as it is, line ends included; None if there is none."""
+    """Return the text of a file with its line ends unchanged; None if the file does not exist."""
     try:
         with open(path, encoding=ENCODING, errors="replace", newline="") as file:
             return file.read()
@@ -145,16 +145,16 @@ def read_text(path: str) -> str | None:
 
 
 def temporary_name(path: str) -> str:
-    """Name the file that is written before it replaces ``path``.
+    """Return the name of the temporary file that is written before it replaces ``path``.
 
-    The name is fixed, so that what a crash leaves behind is overwritten and never piles up. A trial
-    has one writer, so no two can meet there.
+    The name is fixed, so that the next write overwrites a file left by a crash. No two writers use the
+    same name, since a trial has one writer.
     """
     return f"{path}.tmp"
 
 
 def private_opener(path: str, flags: int) -> int:
-    """An ``opener`` for :func:`open` whose new files and directories are the owner's alone."""
+    """Open a file as an ``opener`` of :func:`open`; only the owner can read new files and directories."""
     try:
         return os.open(path, flags, 0o600)
     except FileNotFoundError:
@@ -165,14 +165,14 @@ def private_opener(path: str, flags: int) -> int:
 
 
 def make_private_dirs(path: str) -> None:
-    """Create a directory and its parents, all of them for the owner alone.
+    """Create a directory and its missing parents, all of them readable by the owner alone.
 
-    Unlike :func:`os.makedirs`, which gives its mode to the last one only.
+    :func:`os.makedirs` gives its mode to the last directory only.
     """
     if not path or os.path.isdir(path):
         return
     make_private_dirs(os.path.dirname(path))
-    with contextlib.suppress(FileExistsError):  # a file of that name fails at the next step
+    with contextlib.suppress(FileExistsError):  # if the path is a file, the next call fails
         os.mkdir(path, 0o700)
 
 

@@ -1,4 +1,4 @@
-"""``params.json`` and ``result.json``."""
+"""The logger that writes ``params.json`` and ``result.json``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from asynctune.result import jsonable, strict_json
 class JsonLogger(FileLogger):
     """Writes the configuration to ``params.json`` and each result as a line of ``result.json``.
 
-    Both are strict JSON: NaN and infinities are null. What JSON cannot hold is written as its
-    ``repr``. A line that a killed driver left unfinished is removed when the trial goes on.
+    Both files are strict JSON: NaN and infinities are null. A value that JSON cannot hold is written as
+    its ``repr``. An unfinished line, left by a killed driver, is removed when the trial continues.
     """
 
     def _init(self) -> None:
@@ -29,21 +29,21 @@ class JsonLogger(FileLogger):
             self._writes.append(Append(self._results, ""))
 
     def add_config(self, config: dict[str, Any]) -> None:
-        """Describe ``params.json`` anew."""
+        """Rewrite ``params.json``."""
         super().add_config(config)
         text = strict_json(jsonable(config), indent=2, sort_keys=True)
         self._writes.append(Replace(self._params, f"{text}\n"))
 
     def add_result(self, result: Mapping[str, Any]) -> None:
-        """Describe one line of ``result.json``."""
+        """Add one line of ``result.json`` to the pending lines."""
         try:
             text = strict_json(result)
-        except (TypeError, ValueError):  # a row that did not come through a Trainable
+        except (TypeError, ValueError):  # a row that no Trainable has normalised
             text = strict_json(jsonable(result))
         self._lines.append(f"{text}\n")
 
     def add_restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Describe ``result.json`` anew."""
+        """Rewrite ``result.json`` with these rows."""
         self._lines = []
         for row in rows:
             self.add_result(row)
@@ -51,7 +51,7 @@ class JsonLogger(FileLogger):
         self._lines = []
 
     def take(self) -> list[Write]:
-        """Hand over the pending writes: all rows are one append."""
+        """Return the pending writes: one append for all rows."""
         if self._lines:
             self._writes.append(Append(self._results, "".join(self._lines)))
             self._lines = []
@@ -75,4 +75,4 @@ def _without_torn_line(text: str) -> str:
         json.loads(tail)
     except ValueError:
         return head + newline
-    return f"{text}\n"  # complete: no beginning of a JSON object is itself one
+    return f"{text}\n"  # the last line is complete, since no proper prefix of a JSON object is valid JSON

@@ -1,4 +1,4 @@
-"""The logger that hands everything to several others."""
+"""The logger that passes every call to several others."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from asynctune.loggers.csv import CSVLogger
 from asynctune.loggers.json import JsonLogger
 
 DEFAULT_LOGGERS: Final[tuple[type[Logger], ...]] = (JsonLogger, CSVLogger)
-"""What a run and a stand-alone Trainable log with when nothing else was asked for."""
+"""The default loggers of a run and of a stand-alone Trainable."""
 
 _Method: TypeAlias = Literal["on_result", "update_config", "restart", "flush", "close"]
 
 
 class UnifiedLogger(Logger):
-    """Hands every call to several loggers, none of which can harm another.
+    """Passes every call to several loggers, and keeps their failures apart.
 
-    A logger that raises is dropped with one message to the ``asynctune.loggers`` logger; the others
-    go on.
+    A logger that raises is dropped, with one message to the ``asynctune.loggers`` logger; the others
+    continue.
 
     Args:
         config: The trial's configuration.
         logdir: The trial's directory.
         trial: The trial, or None outside a run.
-        loggers: The classes to build; None means the default ones.
+        loggers: The classes of the loggers; None for the default ones.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class UnifiedLogger(Logger):
                 log_dropped(cls, self.logdir, "its constructor", exc)
 
     def on_result(self, result: Mapping[str, Any]) -> None:
-        """Hand a result row to every logger."""
+        """Pass a result row to every logger."""
         self._each("on_result", result)
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Hand a new configuration to every logger."""
+        """Pass a new configuration to every logger."""
         self.config = config
         self._each("update_config", config)
 
     def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Let every logger go on behind the last of these rows."""
+        """Make every logger continue after the last of these rows."""
         self._each("restart", rows)
 
     def flush(self) -> None:
@@ -69,7 +69,7 @@ class UnifiedLogger(Logger):
         self._each("close")
 
     def _each(self, method: _Method, *args: Any) -> None:
-        sound = []
+        remaining = []
         for logger in self._loggers:
             try:
                 getattr(logger, method)(*args)
@@ -78,5 +78,5 @@ class UnifiedLogger(Logger):
                 if method != "close":
                     close_dropped(logger)
             else:
-                sound.append(logger)
-        self._loggers = sound
+                remaining.append(logger)
+        self._loggers = remaining

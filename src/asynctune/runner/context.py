@@ -1,4 +1,4 @@
-"""What the parts of one run share: its plan, its record, its decisions and its slots."""
+"""The interface of a run towards its parts: plan, record, decisions, slots."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from asynctune.experiment.status import StopReason
 from asynctune.resources import Resources
 from asynctune.runner.decisions import Decider
 from asynctune.runner.live_trial import LiveTrial
-from asynctune.runner.plan.options import Plan
+from asynctune.runner.plan.plan import Plan
 
 
 class Slots(Protocol):
-    """Where the task of a trial gets its slot, and what it reports about its need of one."""
+    """The source of slots for the tasks of trials, which notify the source of what they do."""
 
     async def lease(self, resources: Resources) -> Lease:
         """Wait for a slot of this run."""
         ...
 
     def wake(self) -> None:
-        """Look again: something changed that may let a trial go on."""
+        """Look again at who gets the next slot."""
         ...
 
-    def add_trial_task(self, trial: LiveTrial) -> None:
-        """Count a trial that has a task from now on."""
+    def trial_started(self, trial: LiveTrial) -> None:
+        """Count a trial whose task has started."""
         ...
 
-    def paused(self, trial: LiveTrial) -> None:
-        """Queue a trial that has given its slot back and waits."""
+    def trial_paused(self, trial: LiveTrial) -> None:
+        """Queue a trial that has released its slot and waits."""
         ...
 
-    def left(self, trial: LiveTrial) -> None:
+    def trial_ended(self, trial: LiveTrial) -> None:
         """Forget a trial whose task has ended."""
         ...
 
 
 class RunContext(Protocol):
-    """A run as its parts see it: the dispatcher, the tasks of the trials, a resume, the services.
+    """What the dispatcher, the tasks of the trials, a resume and the services need of their run.
 
     Attributes:
-        plan: What the run does.
+        plan: The plan of the run.
         serialized: The trainable.
-        executor: Where trials train.
+        executor: The executor that trains the trials.
         journal: The record of the experiment.
         replica: The remote side of the experiment, None if there is none.
         decider: The stopper, the scheduler and the searcher of the run.
@@ -66,12 +66,12 @@ class RunContext(Protocol):
 
     @property
     def slots(self) -> Slots:
-        """Where slots come from, once the run has begun."""
+        """The source of slots, once the run has begun."""
         ...
 
     @property
     def ending(self) -> StopReason | None:
-        """Why the run ends, None while it goes on."""
+        """The reason why the run ends, None while it goes on."""
         ...
 
     def record(self, event: ev.Event, row: bytes | None = None) -> None:
@@ -84,7 +84,7 @@ class RunContext(Protocol):
         ...
 
     def wire(self, trial: LiveTrial) -> None:
-        """Give a trial what its task needs on the event loop."""
+        """Create the events and scopes that the task of a trial needs, on the event loop."""
         ...
 
     def launch(self, trial: LiveTrial, reason: StopReason | None = None) -> None:
@@ -92,7 +92,7 @@ class RunContext(Protocol):
 
         Args:
             trial: The trial.
-            reason: Why the trial ends without being run, if that was decided already.
+            reason: The stop reason of a trial that ends without being run, None for others.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What is decided about a trial after each result: while it runs, and when its journal is replayed."""
+"""Decides after each row how its trial goes on, in a run and in the replay of a journal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from asynctune.suggest.ask_tell import AskTell
 
 @dataclass(frozen=True, slots=True)
 class RowDecision:
-    """What was decided about a trial at a row.
+    """The decision about a trial at one of its rows.
 
     Args:
-        stop_reason: Why it ends, None if it does not.
-        decision: What the scheduler said.
+        stop_reason: The reason why the trial ends at this row, None if it goes on.
+        decision: The decision of the scheduler.
     """
 
     stop_reason: StopReason | None = None
@@ -32,16 +32,16 @@ NOTHING = RowDecision()
 
 
 class Decider:
-    """Asks the stopper and the scheduler, and tells the scheduler of trials that come and go.
+    """Asks stopper and scheduler for decisions, and notifies scheduler and searcher of the trials.
 
-    What it has been told is all in the journal and in the order of the journal, so a resume that tells it
-    the same again finds it in the same state.
+    All notifications follow events of the journal, in the order of the journal. A resume that replays the
+    journal therefore brings stopper, scheduler and searcher into the same state.
 
     Args:
-        stopper: When trials stop.
-        scheduler: How they go on.
-        metric: What each result has to have, or None.
-        ask_tell: Who else is told what became of the trials.
+        stopper: The stopper of the run.
+        scheduler: The scheduler of the run.
+        metric: The metric that each row must have, or None.
+        ask_tell: The queue in front of the searcher.
     """
 
     def __init__(
@@ -56,22 +56,22 @@ class Decider:
         self._metric = metric
         self._ask_tell = ask_tell
 
-    def added(self, trial: Trial) -> None:
-        """A trial was drawn."""
+    def trial_added(self, trial: Trial) -> None:
+        """Notify the scheduler of a new trial."""
         self._scheduler.on_trial_add(trial)
 
-    def result(self, trial: Trial) -> RowDecision:
-        """Decide about a trial's newest row.
+    def decide(self, trial: Trial) -> RowDecision:
+        """Decide how a trial goes on after its newest row, and note the row for the searcher.
 
         Raises:
-            MetricMissing: The row lacks a metric that something waits for.
+            MetricMissing: The row lacks the metric of the run, of the stopper or of the scheduler.
         """
         row = trial.last_result
         flat = flatten(row)
         if self._metric is not None and self._metric not in flat:
             raise MetricMissing(self._metric, flat)
         decision = self._decide(trial, row, flat)
-        self._ask_tell.note_result(trial.trial_id, flat)
+        self._ask_tell.queue_result(trial.trial_id, flat)
         return decision
 
     def _decide(self, trial: Trial, row: Row, flat: Row) -> RowDecision:
@@ -84,41 +84,40 @@ class Decider:
             return RowDecision(decision=decision)
         if decision not in tuple(Decision):
             raise TuneError(
-                f"{type(self._scheduler).__name__}.on_trial_result() answered {safe_repr(decision)}; "
-                f"{', '.join(Decision)} or an Exploit is wanted"
+                f"{type(self._scheduler).__name__}.on_trial_result() must return {', '.join(Decision)} or "
+                f"an Exploit, got {safe_repr(decision)}"
             )
         decision = Decision(decision)
         return RowDecision(StopReason.SCHEDULER if decision is Decision.STOP else None, decision)
 
-    def resumed(self, trial: Trial) -> None:
-        """A paused trial goes on."""
+    def trial_resumed(self, trial: Trial) -> None:
+        """Notify the scheduler that a paused trial goes on."""
         self._scheduler.on_trial_resume(trial)
 
     def choose(self, free: Free) -> str | None:
-        """Say which paused trial goes on; None: a new one, or nobody.
+        """Return the id of the paused trial that goes on, None for a new trial or none at all.
 
         Raises:
-            TuneError: The scheduler named one that is not paused.
+            TuneError: The scheduler chose a trial that is not paused.
         """
         chosen = self._scheduler.choose(free)
         if chosen is not None and chosen not in free.paused:
             raise TuneError(
-                f"{type(self._scheduler).__name__}.choose() answered "
-                f"{safe_repr(chosen)}; one of the paused "
-                f"trials ({', '.join(free.paused) or 'there are none'}) or None is wanted"
+                f"{type(self._scheduler).__name__}.choose() must return None or the id of a paused trial "
+                f"({', '.join(free.paused) or 'none is paused'}), got {safe_repr(chosen)}"
             )
         return chosen
 
     def dismissed(self) -> Collection[str]:
-        """Return the paused trials that the scheduler has done with."""
+        """Return the ids of the paused trials that the scheduler will never resume."""
         return self._scheduler.dismissed()
 
     def stops_run(self) -> bool:
-        """Tell whether the whole run is to stop."""
+        """Tell whether the stopper ends the whole run."""
         return self._stopper.stop_all()
 
-    def ended(self, trial: Trial) -> None:
-        """A trial is over."""
+    def trial_ended(self, trial: Trial) -> None:
+        """Notify searcher and scheduler that a trial has ended."""
         self.notify_searcher(trial)
         if trial.status is Status.ERROR:
             self._scheduler.on_trial_error(trial)
@@ -128,7 +127,7 @@ class Decider:
             self._scheduler.on_trial_complete(trial, flatten(trial.last_result))
 
     def notify_searcher(self, trial: Trial) -> None:
-        """Let the searcher know that a trial is over, unless it was only cut short."""
+        """Notify the searcher that a trial has ended, unless only the end of the run ended it."""
         if trial.stop_reason is None or not trial.stop_reason.is_interruption:
             failed = trial.status is Status.ERROR
-            self._ask_tell.note_end(trial.trial_id, flatten(trial.last_result), error=failed)
+            self._ask_tell.queue_end(trial.trial_id, flatten(trial.last_result), error=failed)

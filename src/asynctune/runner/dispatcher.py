@@ -1,4 +1,4 @@
-"""Who gets a free slot: a paused trial that goes on, or a new one that is drawn for it."""
+"""Gives each free slot to a paused trial that goes on, or to a new trial drawn for the slot."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from asynctune.runner.trial_factory import Candidate, TrialFactory
 from asynctune.schedulers import Free
 from asynctune.suggest.ask_tell import AskTell
 
-_MANY_TELLINGS = 500
+_MOST_WAITING = 500
+"""Notes for the searcher that may wait once it is exhausted and nothing else asks it."""
 
 
 class _Fresh(Enum):
-    """Stands for a new trial."""
+    """Type of the value that stands for a new trial, so that ``is`` and ``isinstance`` work."""
 
     FRESH = "fresh"
 
@@ -37,65 +38,65 @@ _FRESH: Final = _Fresh.FRESH
 
 
 class Dispatcher:
-    """Takes slots for its run as they become free, and gives each to whom the scheduler names.
+    """Acquires slots for its run as they become free, and gives each to the trial the scheduler chooses.
 
-    A retry, or a trial that was added by hand, waits for a slot of its own with :meth:`lease`.
+    A retry, or a trial added by the user, waits for a slot of its own with :meth:`lease`.
 
     Args:
         run: The run.
-        maker: Makes the next trial.
-        ask_tell: The searcher's suggestions.
-        usual: What most trials ask for.
-        begin: Adds a trial and starts it with a slot.
+        factory: The factory of new trials.
+        ask_tell: The suggestions of the searcher.
+        usual: The resources that most trials ask for.
+        begin: Called with a candidate and a slot; adds the trial and starts its task.
     """
 
     def __init__(
         self,
         run: RunContext,
-        maker: TrialFactory,
+        factory: TrialFactory,
         ask_tell: AskTell,
         usual: Resources,
         begin: Callable[[Candidate, Lease], None],
     ) -> None:
         self._run = run
-        self._maker = maker
+        self._factory = factory
         self._ask_tell = ask_tell
         self._usual = usual
         self._begin = begin
         limit = run.plan.options.max_concurrent_trials
         self._limiter = anyio.CapacityLimiter(limit or math.inf)
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
         self._alive: dict[str, LiveTrial] = {}
         self._paused: dict[str, LiveTrial] = {}
         self._candidate: Candidate | None = None
         self._is_drawing = False
         self._declined_at = -1
-        self._said: int = 0
+        self._num_logged = 0
         self.is_over = False
 
-    # -- what happens ------------------------------------------------------------------------------
+    # -- notifications ------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Something happened that may change who can go on."""
-        self._news.set()
+        """Look again at who gets the next slot."""
+        self._changed.set()
 
-    def add_trial_task(self, trial: LiveTrial) -> None:
-        """A trial has a task from now on."""
+    def trial_started(self, trial: LiveTrial) -> None:
+        """Count a trial whose task has started."""
         self._alive[trial.trial_id] = trial
         if trial.status is Status.PAUSED:
             self._paused[trial.trial_id] = trial
-        self._news.set()
+        self._changed.set()
 
-    def paused(self, trial: LiveTrial) -> None:
-        """A trial gives its slot back and waits."""
+    def trial_paused(self, trial: LiveTrial) -> None:
+        """Queue a trial that has released its slot and waits."""
         self._paused[trial.trial_id] = trial
-        self._news.set()
+        self._changed.set()
 
-    def left(self, trial: LiveTrial) -> None:
-        """A trial's task is over."""
+    def trial_ended(self, trial: LiveTrial) -> None:
+        """Forget a trial whose task has ended."""
         self._alive.pop(trial.trial_id, None)
         self._paused.pop(trial.trial_id, None)
-        self._news.set()
+        self._changed.set()
 
     async def lease(self, resources: Resources) -> Lease:
         """Wait for a slot of this run."""
@@ -109,27 +110,29 @@ class Dispatcher:
         lease.then = lambda: self._limiter.release_on_behalf_of(holder)
         return lease
 
-    # -- what follows ------------------------------------------------------------------------------
+    # -- dispatching --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Give slots away until no trial is left, and none will come.
+        """Give slots away until no trial is left and none will follow.
 
         Raises:
-            TuneError: The searcher waits for something that will never happen.
+            TuneError: The searcher suggests nothing although no result can follow that would change this.
         """
         lease: Lease | None = None
         try:
             async with anyio.create_task_group() as drawing:
                 while not self.is_over:
-                    self._news = anyio.Event()
-                    lease = await self._turn(lease, drawing)
+                    self._changed = anyio.Event()
+                    lease = await self._dispatch_one(lease, drawing)
         finally:
             self.is_over = True
             if lease is not None:
                 lease.release()
 
-    async def _turn(self, lease: Lease | None, drawing: anyio.abc.TaskGroup) -> Lease | None:
-        """Do the next thing that is to be done; return the slot that is at hand after it."""
+    async def _dispatch_one(
+        self, lease: Lease | None, drawing: anyio.abc.TaskGroup
+    ) -> Lease | None:
+        """Run one dispatch step. Return the lease that is still unused, if any."""
         await self._log_notices()
         self._end_dismissed()
         self._draw_ahead(drawing)
@@ -139,13 +142,13 @@ class Dispatcher:
                 lease.release()
             await self._wait()
             return None
-        wanted = self._usual if isinstance(chosen, _Fresh) else chosen.resources
+        resources = self._usual if isinstance(chosen, _Fresh) else chosen.resources
         if isinstance(chosen, _Fresh) and self._candidate is not None:
-            wanted = self._candidate.resources
-        if lease is None or lease.share.resources != wanted:
+            resources = self._candidate.resources
+        if lease is None or lease.share.resources != resources:
             if lease is not None:
                 lease.release()
-            return await self.lease(wanted)
+            return await self.lease(resources)
         if isinstance(chosen, LiveTrial):
             del self._paused[chosen.trial_id]
             chosen.wants_slot = False
@@ -153,7 +156,7 @@ class Dispatcher:
             return None
         if self._candidate is None:
             self._draw(drawing)
-            await self._news.wait()
+            await self._changed.wait()
             return lease
         candidate, self._candidate = self._candidate, None
         self._usual = candidate.resources
@@ -161,14 +164,14 @@ class Dispatcher:
         return None
 
     def _resume(self, trial: LiveTrial, lease: Lease) -> None:
-        """Let a paused trial go on with the slot."""
+        """Record that a paused trial goes on, and give it the slot."""
         self._run.record(ev.TrialResumed(trial.trial_id, time.time()))
-        self._run.decider.resumed(trial)
+        self._run.decider.trial_resumed(trial)
         trial.lease = lease
         trial.has_slot.set()
 
     def _chosen(self) -> LiveTrial | _Fresh | None:
-        """Say who would get a slot now."""
+        """Return the trial that would get a slot now, ``_FRESH`` for a new one, None for none."""
         for trial in self._paused.values():
             if trial.wants_slot:
                 return trial
@@ -190,57 +193,59 @@ class Dispatcher:
 
     @property
     def _may_draw(self) -> bool:
-        """Whether there is a new trial, or will be one as soon as it is drawn."""
+        """Whether a new trial is drawn, or can be drawn."""
         if self._candidate is not None or self._is_drawing:
             return True
         ask_tell = self._ask_tell
-        return not (ask_tell.is_exhausted or ask_tell.noted == self._declined_at)
+        return not (ask_tell.is_exhausted or ask_tell.num_queued == self._declined_at)
 
     def _end_dismissed(self) -> None:
+        """Stop the paused trials that the scheduler has given up."""
         for trial_id in list(self._run.decider.dismissed()):
             trial = self._paused.pop(trial_id, None)
             if trial is not None:
                 trial.request_stop(StopReason.SCHEDULER)
 
     async def _wait(self) -> None:
-        """Wait until something happens; if nothing can, it is over."""
+        """Wait for a notification; if none can follow, end the dispatching."""
         if not self._alive and not self._may_draw:
             if not self._ask_tell.is_exhausted:
                 name = type(self._run.plan.searcher).__name__
                 raise TuneError(
-                    f"{name}.suggest() answered None, not now, although no trial runs or waits; it has "
-                    "to suggest something then, or to answer FINISHED"
+                    f"{name}.suggest() must return a configuration or FINISHED when no trial runs or "
+                    "waits, got None (not now)"
                 )
             await anyio.to_thread.run_sync(self._ask_tell.flush)
-            self.is_over = not self._alive  # one may have been added by hand meanwhile
+            self.is_over = not self._alive  # the user may have added a trial meanwhile
             return
-        await self._news.wait()
+        await self._changed.wait()
         ask_tell = self._ask_tell
-        if ask_tell.is_exhausted and ask_tell.num_waiting > _MANY_TELLINGS:
+        if ask_tell.is_exhausted and ask_tell.num_pending > _MOST_WAITING:
             await anyio.to_thread.run_sync(ask_tell.flush)
 
     def _draw_ahead(self, drawing: anyio.abc.TaskGroup) -> None:
+        """Draw before a slot is free, where drawing takes longer than a slot should stay empty."""
         if self._run.plan.searcher.is_slow and self._candidate is None and self._may_draw:
             self._draw(drawing)
 
     def _draw(self, drawing: anyio.abc.TaskGroup) -> None:
-        """Ask for the next trial, beside everything else."""
+        """Start to draw the next trial in a task of its own."""
         if not self._is_drawing:
             self._is_drawing = True
-            drawing.start_soon(self._drawing)
+            drawing.start_soon(self._draw_candidate)
 
-    async def _drawing(self) -> None:
-        noted = self._ask_tell.noted
+    async def _draw_candidate(self) -> None:
+        num_queued = self._ask_tell.num_queued
         try:
-            self._candidate = await self._maker.draw()
-            if self._candidate is None:  # it is asked again as soon as there is something to tell
-                self._declined_at = noted
+            self._candidate = await self._factory.draw()
+            if self._candidate is None:  # asked again when the searcher has learned more
+                self._declined_at = num_queued
         finally:
             self._is_drawing = False
-            self._news.set()
+            self._changed.set()
 
     async def _log_notices(self) -> None:
         notices = self._ask_tell.notices
-        while self._said < len(notices):
-            self._said += 1
-            await log_warning("%s", notices[self._said - 1])
+        while self._num_logged < len(notices):
+            self._num_logged += 1
+            await log_warning("%s", notices[self._num_logged - 1])

@@ -1,4 +1,4 @@
-"""The live handle on a run. It owns the task that the run lives in."""
+"""The live handle on a run, and the owner of the task that the run lives in."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from asynctune.runner.runner import Runner
 
 
 class Experiment:
-    """A run that is going on, or has ended. :func:`asynctune.start` gives it.
+    """A run that is going on, or has ended; returned by :func:`asynctune.start`.
 
-    Await it for the analysis; iterate over it for all results, from the first, as often and as late as
-    you like. Cancelling a task that does either leaves the run as it is; :meth:`aclose` and leaving
-    the block of ``async with tune.start(...)`` by an exception cancel it.
+    Await the handle for the analysis. Iterate over the handle for all results, from the first, as often and
+    as late as you like. Cancelling a task that does either leaves the run as it is; :meth:`aclose` cancels
+    the run, and so does an exception that leaves the block of ``async with tune.start(...)``.
     """
 
     def __init__(self, runner: Runner, owned: AsyncExitStack) -> None:
         self._runner = runner
         self._on_message = False
         # A task and not a task group: the handle of a notebook or service outlives the scope, and the
-        # task, in which it was made. This object owns it; `close` ends it.
+        # task, in which the handle was made. This object owns the task; `aclose` ends it.
         self._task = asyncio.get_running_loop().create_task(
             self._live(owned), name=f"asynctune experiment {runner.plan.name}"
         )
 
     async def _live(self, owned: AsyncExitStack) -> None:
-        async with owned:  # the executor, if it is this run's own
+        async with owned:  # the executor, if the run owns one, and the experiment
             await self._runner.run()
 
     @property
@@ -53,7 +53,7 @@ class Experiment:
 
     @property
     def uploads(self) -> UploadStats | None:
-        """How far the uploads to ``upload_dir`` have come; None if there is none."""
+        """The progress of the uploads to ``upload_dir``; None without one."""
         uploads = self._runner.uploads
         return uploads.stats if uploads is not None else None
 
@@ -64,7 +64,7 @@ class Experiment:
 
     @property
     def status(self) -> str:
-        """``running``, or how it ended: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
+        """``running``, or the end of the run: ``done``, ``stopped``, ``cancelled`` or ``failed``."""
         if not self._task.done():
             return "running"
         ended = self._runner.state.ended
@@ -78,39 +78,39 @@ class Experiment:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended and everything is cleaned up."""
+        """Whether the run has ended and has cleaned up."""
         return self._task.done()
 
     def events(self) -> Follower:
-        """Return an async iterator over everything that happens, from the first event."""
+        """Return an async iterator over all events, from the first."""
         return self._runner.journal.follow()
 
     def analysis(self) -> ExperimentAnalysis:
-        """Return an analysis of what there is now."""
+        """Return an analysis of the experiment as it is now."""
         options = self._runner.plan.options
-        shown = self._runner.journal.shown_end
+        shown = self._runner.journal.visible_end
         trials = [trial.snapshot(shown) for trial in self._runner.state.trials.values()]
         return ExperimentAnalysis(trials, self.path, metric=options.metric, mode=options.mode)
 
     def add_trial(self, config: dict[str, Any]) -> LiveTrial:
-        """Add a trial with this configuration; it waits for the next slot that is free.
+        """Add a trial with this configuration; the trial waits for the next free slot.
 
         Raises:
-            TuneError: The run is over, or ending.
-            ConfigError: What it asks for can never be had.
+            TuneError: The run has ended or is ending.
+            ConfigError: The executor can never provide the resources of the trial.
         """
         return self._runner.add_trial(config)
 
     def stop(self) -> None:
-        """End the run softly: no new trials, and each one that runs stops at its next report."""
+        """Stop the run: no new trials, and each running trial stops at its next report."""
         self._runner.stop()
 
     def cancel(self) -> None:
-        """End the run now: trials may clean up for ``grace_s``, then their workers are killed."""
+        """Cancel the run: trials may clean up for ``grace_s``, then the run kills their workers."""
         self._runner.cancel()
 
     async def aclose(self) -> None:
-        """Cancel the run if it is going on, and wait until all is cleaned up."""
+        """Cancel the run if it is going on, and wait until the run has cleaned up."""
         self._on_message = True
         await self._end()
 
@@ -124,7 +124,7 @@ class Experiment:
         await self._wait(insist=False)
         self._on_message = True
         if self._task.cancelled():
-            raise RuntimeError("the event loop of this experiment was closed under it")
+            raise RuntimeError("the event loop was closed while this experiment was running")
         error = self._task.exception()
         if isinstance(error, TrialError | StorageError):
             error.analysis = self.analysis()
@@ -137,14 +137,14 @@ class Experiment:
 
         Args:
             insist: Whether to go on waiting when this wait is cancelled: each cancellation then ends
-                the grace of what is cleaning up, and comes out afterwards.
+                the grace of the trials, and is raised afterwards.
         """
         if not insist:
             await asyncio.wait([self._task])
             return
         cancelled: asyncio.CancelledError | None = None
-        # The shield keeps a cancelled anyio scope around us from knocking again and again: what
-        # comes through is a cancellation of the task itself, the second one.
+        # A cancelled anyio scope around this task would cancel each of these waits at once. The shield lets
+        # only a cancellation of the task itself through: the second one of the user.
         with anyio.CancelScope(shield=True):
             while not self._task.done():
                 try:
@@ -156,7 +156,7 @@ class Experiment:
             raise cancelled
 
     async def _leave(self, error: BaseException | None) -> None:
-        """Leave the block: wait for the run, or cancel it for an exception."""
+        """Leave the block: wait for the run, or cancel the run after an exception."""
         if error is None:
             try:
                 if self._on_message:
@@ -174,11 +174,11 @@ class Experiment:
             self._runner.cancel()
             await self._wait(insist=True)
         if not self._task.cancelled():
-            self._task.exception()  # it is known: the block raises it, or something else instead
+            self._task.exception()  # retrieved: the block raises it, or another error
 
 
 class Results:
-    """An async iterator over the results of a run, each as the row that is logged."""
+    """An async iterator over the results of a run, each as the row that the loggers get."""
 
     def __init__(self, events: Follower) -> None:
         self._events = events
@@ -194,7 +194,7 @@ class Results:
 
 
 class Starting:
-    """What ``tune.start(...)`` gives: enter it as a block, or await it for the handle."""
+    """The return value of ``tune.start(...)``: enter it as a block, or await it for the handle."""
 
     def __init__(self, launch: Callable[[], Coroutine[Any, Any, Experiment]]) -> None:
         self._launch = launch

@@ -1,4 +1,4 @@
-"""A trial that is being run: its state, and the wires to its task."""
+"""A trial of a live run: its state, and what connects user, dispatcher and the task of the trial."""
 
 from __future__ import annotations
 
@@ -20,42 +20,46 @@ from asynctune.space.codec import decode_config
 
 
 class OneShotEvent:
-    """An event that happens once and weighs little, as long as nobody waits for it."""
+    """One-shot event; allocates an ``anyio.Event`` only when a task waits.
 
-    __slots__ = ("_happened", "_waited_for")
+    A run may have many thousands of trials with two of these each.
+    """
+
+    __slots__ = ("_is_set", "_waiters")
 
     def __init__(self) -> None:
-        self._happened = False
-        self._waited_for: anyio.Event | None = None
+        self._is_set = False
+        self._waiters: anyio.Event | None = None
 
     def set(self) -> None:
-        """It has happened."""
-        self._happened = True
-        if self._waited_for is not None:
-            self._waited_for.set()
-            self._waited_for = None
+        """Set the event and wake all waiters."""
+        self._is_set = True
+        if self._waiters is not None:
+            self._waiters.set()
+            self._waiters = None
 
     def is_set(self) -> bool:
-        """Tell whether it has happened."""
-        return self._happened
+        """Tell whether the event is set."""
+        return self._is_set
 
     async def wait(self) -> None:
-        """Wait until it has happened."""
-        if not self._happened:
-            if self._waited_for is None:
-                self._waited_for = anyio.Event()
-            await self._waited_for.wait()
+        """Wait until the event is set."""
+        if not self._is_set:
+            if self._waiters is None:
+                self._waiters = anyio.Event()
+            await self._waiters.wait()
 
 
 class LiveTrial(Trial):
-    """A trial of a run that is alive. Await it for its last result.
+    """A trial of a live run. Await the trial for its last result.
 
     Args:
-        event: How it was drawn.
-        directory: That of the experiment.
-        read_rows: Reads rows of the journal.
-        config: Its configuration; None if it could not be made again, so that it cannot be run.
-        kept: Which of its checkpoints are kept.
+        event: The event that added the trial.
+        directory: The directory of the experiment.
+        read_rows: Reads rows of the journal at their offsets.
+        config: The configuration; None if a resume could not rebuild the configuration, so that the trial
+            cannot run.
+        kept: The retention of the trial's checkpoints.
     """
 
     def __init__(
@@ -72,15 +76,15 @@ class LiveTrial(Trial):
         self.kept = kept
         self.requested_stop: StopReason | None = None
         self.pauses_next = False
-        """Whether its user wants it to pause at its next report."""
+        """Whether the user has asked for a pause at the next report."""
         self.is_held = False
-        """Whether its user paused it, so that only its user lets it go on."""
+        """Whether the user paused the trial, so that only the user resumes the trial."""
         self.wants_slot = False
-        """Whether its user has said that it goes on."""
+        """Whether the user has resumed the trial, so that the dispatcher gives it the next slot."""
         self.next_config: dict[str, Any] | None = None
-        """What an exploit gives it, objects and all; the event has only what JSON can hold."""
+        """The configuration of an exploit, with its objects; the event holds only what JSON can."""
         self.lease: Lease | None = None
-        """The slot that it was given and has not yet begun to use."""
+        """The slot that the dispatcher has given to the trial and its task does not yet use."""
         self._decided_at: tuple[int, RowDecision] = (-1, NOTHING)
         self.shutdown_note: str | None = None
         self.run_error: BaseException | None = None
@@ -93,18 +97,20 @@ class LiveTrial(Trial):
         self._why_not_pausable = ""
 
     def wire(self, is_ready: Callable[[], None], why_not_pausable: str = "") -> None:
-        """Make what its task needs. On the loop: the state itself may be replayed in a thread.
+        """Create the events and scopes that the task of the trial needs.
+
+        Called on the event loop, whereas a replay may construct the trial in a thread.
 
         Args:
-            is_ready: Called when its user lets it go on.
-            why_not_pausable: Why it cannot be paused, "" if it can.
+            is_ready: Called when the user resumes the trial.
+            why_not_pausable: The reason why the trial cannot be paused, "" if it can.
         """
         self._is_ready = is_ready
         self._why_not_pausable = why_not_pausable
         self.scope = anyio.CancelScope()
         self.grace = anyio.CancelScope(shield=True)
         self.has_slot = OneShotEvent()
-        self.is_over = OneShotEvent()  # it stays, for each of perhaps many thousands of trials
+        self.is_over = OneShotEvent()
         self._is_wired = True
         if self.status.is_final:
             self.has_slot.set()
@@ -112,17 +118,17 @@ class LiveTrial(Trial):
 
     @property
     def decided_stop(self) -> StopReason | None:
-        """Why the trial ends at its last row, if that was decided; after a rewind it is another row."""
+        """The reason to end the trial at its last row, None for none or after a rewind to another row."""
         return self._last_decision.stop_reason
 
     @property
     def decision(self) -> Verdict:
-        """What the scheduler said at its last row."""
+        """The decision of the scheduler at the last row."""
         return self._last_decision.decision
 
     @property
     def should_pause(self) -> bool:
-        """Whether it is to pause at its last row."""
+        """Whether user or scheduler pauses the trial at its last row."""
         return self.pauses_next or self.decision == Decision.PAUSE
 
     @property
@@ -131,19 +137,19 @@ class LiveTrial(Trial):
         return decision if self.last_sequence == sequence else NOTHING
 
     def set_decision(self, decision: RowDecision) -> None:
-        """Take note of what was decided at the last row."""
+        """Keep the decision about the last row."""
         self._decided_at = self.last_sequence, decision
 
-    def apply(self, event: ev.Event, place: int) -> None:
+    def apply(self, event: ev.Event, offset: int) -> None:
         decision = self._last_decision
-        super().apply(event, place)
+        super().apply(event, offset)
         match event:
             case ev.TrialPaused():
                 self.is_held, self.pauses_next = event.by_hand, False
                 self.has_slot = OneShotEvent()
             case ev.TrialResumed():
                 self.is_held = False
-                # What was said at this row is done with.
+                # The pause is over; only a stop that was decided at this row still holds.
                 self._decided_at = self.last_sequence, RowDecision(decision.stop_reason)
             case ev.Exploited():
                 self._decided_at = self.last_sequence, NOTHING
@@ -153,8 +159,8 @@ class LiveTrial(Trial):
             case ev.CheckpointDropped() | ev.CheckpointRejected():
                 self.kept.remove(self.path_of(event.path))
             case ev.TrialEnded() if self._is_wired:
-                # Its task has left both scopes, and its slot is in no doubt any more. They would be a
-                # third of what an ended trial holds, and a run may have many thousands of those.
+                # The task has left both scopes and needs no slot any more. Both objects would be a third of
+                # the memory of an ended trial, and a run may have many thousands of those.
                 self.grace, self.has_slot = self.scope, self.is_over
 
     def _take_config(self, event: ev.Exploited) -> None:
@@ -174,14 +180,14 @@ class LiveTrial(Trial):
         return self._outcome().__await__()
 
     async def _outcome(self) -> Row:
-        """Wait for the end.
+        """Wait for the end of the trial.
 
         Returns:
-            The last result; empty if there was none.
+            The last result; empty if the trial reported none.
 
         Raises:
             TrialError: The trial failed.
-            Exception: What ended the whole run, if it happened in this trial.
+            Exception: The error that ended the whole run, if this trial raised it.
         """
         await self.is_over.wait()
         if self.run_error is not None:
@@ -195,14 +201,14 @@ class LiveTrial(Trial):
         self.request_stop(StopReason.USER)
 
     def cancel(self) -> None:
-        """Stop this trial now: it may clean up for ``grace_s``, then its worker is killed."""
+        """Stop this trial now: the trial may clean up for ``grace_s``, then the run kills its worker."""
         self.request_stop(StopReason.CANCELLED, now=True)
 
     def pause(self) -> None:
-        """Pause this trial at its next report: it is saved and gives its slot back.
+        """Pause this trial at its next report: the run saves the trial and releases its slot.
 
-        It goes on from there when :meth:`resume` is called. A trial that a scheduler has paused stays so
-        until then, too.
+        :meth:`resume` continues the trial from there. A trial that a scheduler has paused then stays paused
+        until :meth:`resume`, too.
 
         Raises:
             ConfigError: The trainable cannot be saved.
@@ -215,7 +221,7 @@ class LiveTrial(Trial):
             self.pauses_next = True
 
     def resume(self) -> None:
-        """Let this trial go on: it gets the next slot that is free."""
+        """Resume this trial: the trial gets the next free slot."""
         self.pauses_next = False
         if self.status is Status.PAUSED and not self.is_over.is_set():
             self.is_held = False
@@ -223,11 +229,11 @@ class LiveTrial(Trial):
             self._is_ready()
 
     def request_stop(self, reason: StopReason, *, now: bool = False) -> None:
-        """Order the end.
+        """Stop the trial at its next report, or at once if the trial has no slot.
 
         Args:
-            reason: Why.
-            now: Not only at the next report.
+            reason: The stop reason. The first request counts.
+            now: Whether to cancel the task of the trial instead of waiting for the next report.
         """
         if self.is_over.is_set():
             return

@@ -1,8 +1,8 @@
-"""Resuming: what an earlier driver left, and what becomes of each of its trials.
+"""Replays the journal of the previous runs, and decides how each of their trials goes on.
 
-The journal is replayed into the state of the new run, and the same judge is told the same in the same
-order. A trial is final if it was done, failed for good, was stopped by hand or by the scheduler, or
-reached a criterion that still holds. All others are taken up again from their last checkpoint.
+The replay applies all events to the state of the new run, and makes the same decisions in the same order. A
+trial is final if it was done, failed for good, was stopped by the user or the scheduler, or reached a
+criterion that still holds. All other trials go on from their last checkpoint.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from asynctune.suggest.ask_tell import AskTell
 
 @dataclass(frozen=True, slots=True)
 class ResumedTrial:
-    """What becomes of a trial that is not final.
+    """How a trial of a previous run goes on.
 
     Args:
         trial: The trial.
-        stop_reason: Why it ends at once: that was decided, or would have been, before its driver died.
-        reopened: What has to be written down first, or None.
-        paused: What has to be written down after that, or None.
-        notice: What the user should know, or "".
+        stop_reason: The stop reason of a trial that ends at once, since that was decided, or would have
+            been, before its driver died; None for others.
+        reopened: The event to record first, or None.
+        paused: The event to record after that, or None.
+        notice: The warning for the user, or "".
     """
 
     trial: LiveTrial
@@ -46,12 +47,12 @@ class Replay:
     """Replays a journal into the state of a new run.
 
     Args:
-        history: What is continued.
+        history: The previous runs of the experiment.
         state: The state of the new run, empty.
-        decider: Its judge, who has heard of nothing yet.
-        ask_tell: Its suggestions, of which there were none yet.
-        errored: Whether failed trials are tried again.
-        exports: Whether trials are exported at their end.
+        decider: The decider of the new run, before its first notification.
+        ask_tell: The queue in front of the searcher, before its first suggestion.
+        errored: Whether failed trials are retried.
+        exports: Whether the run exports each trial at its end.
     """
 
     def __init__(
@@ -71,33 +72,33 @@ class Replay:
         self._errored = errored
         self._exports = exports
         self._failed_for_good: set[str] = set()
-        self._unjudged: set[str] = set()  # their newest row lacks a metric
+        self._undecided: set[str] = set()  # trials whose newest row lacks a metric
         self._final: set[str] = set()
         self._notices: dict[str, str] = {}
         self.dropped: dict[str, list[str]] = {}
-        """Trial -> checkpoints that the last driver said nothing needs; it may not have removed them."""
+        """Checkpoints by trial that the last run recorded as dropped, and may not have removed."""
 
     def run(self) -> None:
-        """Replay everything. Takes a while, and runs the user's stopper and scheduler."""
-        for place, event in self._history.stored.events():
+        """Replay all events. Blocks, and calls the user's stopper, scheduler and searcher."""
+        for offset, event in self._history.reader.events():
             if isinstance(event, ev.Exploited):
                 self._give_config(event)
-            self._state.apply(event, place)
+            self._state.apply(event, offset)
             if not isinstance(event, ev.RunStarted | ev.RunEnded):
-                self._tell(event, place, self._state.trials[event.trial_id])
+                self._apply(event, offset, self._state.trials[event.trial_id])
             elif isinstance(event, ev.RunStarted):
                 self.dropped.clear()
 
     def unfinished(self) -> list[LiveTrial]:
-        """Return the trials that may go on."""
+        """Return the trials that are not final."""
         trials = self._state.trials.values()
         return [trial for trial in trials if trial.trial_id not in self._final]
 
-    def taken_up(self, now: float) -> Iterator[ResumedTrial]:
-        """Yield every trial that is not final, in the order in which they were drawn.
+    def resumed_trials(self, now: float) -> Iterator[ResumedTrial]:
+        """Yield every trial that is not final, in the order in which the trials were drawn.
 
         Args:
-            now: Seconds since 1970.
+            now: The wall time of the events, in seconds since 1970.
         """
         for trial in list(self._state.trials.values()):
             if trial.trial_id in self._final:
@@ -116,18 +117,20 @@ class Replay:
                 )
                 continue
             if trial.status is Status.PAUSED:
-                trial.is_held = False  # whoever held it had a handle, and that is gone
+                trial.is_held = False  # the handle that held the trial is gone
                 yield ResumedTrial(trial)
                 continue
             because = self._because(trial)
             if because is None:
                 yield ResumedTrial(trial)
                 continue
-            begin = trial.known_checkpoints[-1:]  # those that could not be restored are tried again
+            begin = trial.known_checkpoints[
+                -1:
+            ]  # checkpoints that could not be restored get another try
             sequence = begin[0].sequence if begin else -1
             notice = ""
             if not begin and trial.num_results:
-                notice = f"{trial.name} has no checkpoint, and begins again"
+                notice = f"{trial.name} has no checkpoint and begins again"
             attempt = trial.attempt + (trial.started_at is not None)
             event = ev.TrialReopened(trial.trial_id, attempt, because, sequence, now)
             paused = ev.TrialPaused(trial.trial_id, sequence, now)
@@ -136,51 +139,52 @@ class Replay:
                 trial, reopened=event, paused=paused if waits else None, notice=notice
             )
 
-    def _tell(self, event: ev.Event, place: int, trial: LiveTrial) -> None:
+    def _apply(self, event: ev.Event, offset: int, trial: LiveTrial) -> None:
+        """Repeat the notifications and decisions that followed an event of a trial."""
         match event:
             case ev.TrialAdded():
                 if event.drawn is not None:
                     config = trial.config if trial.is_rebuildable else None
                     self._ask_tell.replay(event, config)
-                self._decider.added(trial)
+                self._decider.trial_added(trial)
             case ev.TrialResumed():
-                self._decider.resumed(trial)
+                self._decider.trial_resumed(trial)
             case ev.Reported():
                 try:
-                    trial.set_decision(self._decider.result(trial))
-                    self._unjudged.discard(trial.trial_id)
-                except MetricMissing:  # what ended the run then; the trainable may be mended since
+                    trial.set_decision(self._decider.decide(trial))
+                    self._undecided.discard(trial.trial_id)
+                except MetricMissing:  # it ended that run; the trainable may report the metric now
                     trial.set_decision(NOTHING)
-                    self._unjudged.add(trial.trial_id)
+                    self._undecided.add(trial.trial_id)
             case ev.TrialFailed() if not event.again:
                 self._failed_for_good.add(trial.trial_id)
             case ev.TrialReopened():
                 self._failed_for_good.discard(trial.trial_id)
             case ev.Checkpointed():
                 path = trial.path_of(event.path)
-                if path in self.dropped.get(trial.trial_id, ()):  # it was saved again
+                if path in self.dropped.get(trial.trial_id, ()):  # the trial saved it again
                     self.dropped[trial.trial_id].remove(path)
             case ev.CheckpointDropped():
                 dropped = self.dropped.setdefault(trial.trial_id, [])
                 dropped.append(trial.path_of(event.path))
-            case ev.TrialEnded() if self._history.last_ends[trial.trial_id] == place:
+            case ev.TrialEnded() if self._history.end_offsets[trial.trial_id] == offset:
                 if self._is_final(trial):
                     self._final.add(trial.trial_id)
-                    self._decider.ended(trial)
+                    self._decider.trial_ended(trial)
                 else:
                     self._decider.notify_searcher(trial)
             case ev.TrialEnded():
-                self._decider.notify_searcher(trial)  # it was told so, whatever came later
+                self._decider.notify_searcher(trial)  # as it was then, whatever followed
 
     def _give_config(self, event: ev.Exploited) -> None:
-        """Let a trial have the objects of the configuration that the scheduler has given it again."""
+        """Give a trial the configuration of the repeated exploit, which holds objects unlike the event."""
         trial = self._state.trials[event.trial_id]
         decision = trial.decision
         if isinstance(decision, Exploit) and shown(decision.config) == event.config:
             trial.next_config = decision.config
 
     def _waits(self, trial: LiveTrial) -> bool:
-        """Tell whether the scheduler told a trial to pause, and it can go on from there."""
+        """Tell whether the scheduler paused a trial at its last row, and that row has a checkpoint."""
         checkpoint = trial.checkpoint
         return (
             trial.decision == Decision.PAUSE
@@ -189,12 +193,12 @@ class Replay:
         )
 
     def _is_final(self, trial: LiveTrial) -> bool:
-        """Tell whether a trial that has ended stays so; note why, where that may surprise."""
+        """Tell whether a trial that has ended stays ended; keep a notice where that may surprise."""
         stop_reason = trial.decided_stop
         if trial.status is Status.ERROR:
             final = not self._errored
         elif trial.stop_reason is not None and trial.stop_reason.is_interruption:
-            final = stop_reason is not None  # at its last row it would have ended by itself
+            final = stop_reason is not None  # the trial would have ended at its last row anyway
         elif trial.stop_reason is StopReason.CRITERION:
             final = stop_reason is not None or not trial.num_results
         else:
@@ -204,36 +208,36 @@ class Replay:
         if not trial.is_rebuildable:
             self._notices[trial.trial_id] = _not_rebuildable(trial)
             return True
-        begins_again = trial.status is Status.ERROR or trial.trial_id in self._unjudged
-        # Nobody wanted it to end: an error of the run, such as a full disk, cancelled it.
+        begins_again = trial.status is Status.ERROR or trial.trial_id in self._undecided
+        # An error of the run, such as a full disk, cancelled the trial, and not its user.
         begins_again |= self._history.failed and trial.stop_reason is StopReason.CANCELLED
         if trial.checkpoint is None and trial.num_results and not begins_again:
             self._notices[trial.trial_id] = (
-                f"{trial.name} stays ended ({trial.stop_reason}): it has no checkpoint to go on from"
+                f"{trial.name} stays ended ({trial.stop_reason}): the trial has no checkpoint to go on from"
             )
             return True
         return False
 
     def _can_export(self, trial: LiveTrial) -> bool:
-        """Tell whether a trial whose driver died before its export can be exported yet."""
+        """Tell whether a trial whose driver died before the export can still be exported."""
         checkpoint = trial.checkpoint
         return (
             self._exports and checkpoint is not None and checkpoint.sequence == trial.last_sequence
         )
 
     def _because(self, trial: Trial) -> str | None:
-        """Say what had become of a trial; None if it waits for a slot anyway."""
+        """Return the reason for reopening a trial, None if the trial waits for a slot anyway."""
         if trial.has_failed:
-            return "it had failed, and resume is 'errored'"
+            return "the trial had failed, and resume is 'errored'"
         if trial.status is Status.PENDING:
             return None
         if trial.status is Status.TERMINATED:
-            return f"it had ended ({trial.stop_reason})"
+            return f"the trial had ended ({trial.stop_reason})"
         return "its driver died"
 
 
 def _not_rebuildable(trial: Trial) -> str:
     return (
-        f"{trial.name} is not taken up again: its configuration was given by hand and holds objects, "
-        "which no journal can"
+        f"{trial.name} cannot go on: its configuration was passed to add_trial() and holds objects, which "
+        "the journal cannot store"
     )

@@ -36,18 +36,18 @@ async def resume_trials(
         uploads: The uploads of the run, None if it has none.
         no_time_left: Whether the time budget is used up.
     """
-    if opened.torn:
+    if opened.torn_bytes:
         await log_warning(
-            "%s: the driver before was cut short while it wrote; %d unfinished bytes are gone",
-            run.journal.path, opened.torn,
+            "%s: the previous run was cut short while it wrote; %d unfinished bytes were removed",
+            run.journal.path, opened.torn_bytes,
         )  # fmt: skip
     if uploads is not None:
         await _recover(run, opened, replay, uploads)
-    taken = list(replay.taken_up(time.time()))
-    await anyio.to_thread.run_sync(_remove_leftovers, run, replay, taken)
+    resumed = list(replay.resumed_trials(time.time()))
+    await anyio.to_thread.run_sync(_remove_leftovers, run, replay, resumed)
     if run.decider.stops_run():
         run.stop()
-    for item in taken:
+    for item in resumed:
         if item.notice:
             await log_warning("%s", item.notice)
         await _continue(run, item, ends_at_once=run.ending is not None or no_time_left)
@@ -56,7 +56,7 @@ async def resume_trials(
 async def _recover(
     run: RunContext, opened: OpenExperiment, replay: Replay, uploads: Uploader
 ) -> None:
-    """Let each trial go on from the newest checkpoint that exists here or in the storage."""
+    """Let each trial go on from the newest checkpoint that exists locally or in the storage."""
     history, replica = opened.history, opened.replica
     assert history is not None
     assert replica is not None
@@ -66,15 +66,15 @@ async def _recover(
     )
     for event in events:
         if isinstance(event, ev.CheckpointDropped):
-            uploads.retention.expect_gone(event.trial_id, event.path)
+            uploads.retention.add_missing(event.trial_id, event.path)
         run.record(event)
         await log_warning("%s", notice(event))
 
 
-def _remove_leftovers(run: RunContext, replay: Replay, taken: list[ResumedTrial]) -> None:
+def _remove_leftovers(run: RunContext, replay: Replay, resumed: list[ResumedTrial]) -> None:
     """Remove unfinished saves and dropped checkpoints of the previous runs. Blocks."""
     files = current.get()
-    trials = {item.trial.trial_id: item.trial for item in taken if not item.notice}
+    trials = {item.trial.trial_id: item.trial for item in resumed if not item.notice}
     trials |= {trial_id: run.state.trials[trial_id] for trial_id in replay.dropped}
     for trial_id, trial in trials.items():
         kept = [checkpoint.path for checkpoint in trial.known_checkpoints]
@@ -82,7 +82,7 @@ def _remove_leftovers(run: RunContext, replay: Replay, taken: list[ResumedTrial]
 
 
 async def _continue(run: RunContext, item: ResumedTrial, *, ends_at_once: bool) -> None:
-    """Record how a trial goes on, and start its task."""
+    """Record how a trial of a previous run goes on, and start its task."""
     trial = item.trial
     if trial.status.is_final and (item.reopened is None or ends_at_once):
         return

@@ -15,7 +15,8 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from asynctune.errors import ConfigError, StorageError, TrialError, TuneError
+from asynctune._checks import argument_error
+from asynctune.errors import StorageError, TrialError, TuneError
 from asynctune.executors.base import Executor
 from asynctune.executors.serialization import SerializedTrainable
 from asynctune.executors.slots import Lease
@@ -29,7 +30,7 @@ from asynctune.runner.context import RunContext
 from asynctune.runner.decisions import Decider
 from asynctune.runner.dispatcher import Dispatcher
 from asynctune.runner.live_trial import LiveTrial
-from asynctune.runner.plan.options import Plan
+from asynctune.runner.plan.plan import Plan
 from asynctune.runner.plan.preflight import Preflight
 from asynctune.runner.plan.run_started import start_record
 from asynctune.runner.replay import Replay
@@ -45,11 +46,11 @@ class Runner(RunContext):
     """Runs the trials of one experiment.
 
     Args:
-        plan: What to do.
+        plan: The plan of the run.
         opened: The experiment.
         serialized: The trainable.
-        executor: Where trials train; it is open while :meth:`run` runs.
-        preflight: What was found out about the plan and the trainable.
+        executor: The executor that trains the trials; open while :meth:`run` runs.
+        preflight: The checks of the plan with the trainable.
     """
 
     def __init__(
@@ -72,11 +73,13 @@ class Runner(RunContext):
             plan.seed,
             lag=preflight.most_at_once if plan.options.deterministic else None,
         )
-        self._maker = TrialFactory(
+        self._factory = TrialFactory(
             plan, serialized, preflight, self._ask_tell, opened.journal.read_rows
         )
-        self.state: ExperimentState[LiveTrial] = ExperimentState(self._maker.make)
-        self.decider = Decider(plan.stopper, plan.scheduler, plan.options.metric, self._ask_tell)
+        self.state: ExperimentState[LiveTrial] = ExperimentState(self._factory.make)
+        self.decider = Decider(
+            plan.options.stop, plan.scheduler, plan.options.metric, self._ask_tell
+        )
         self._opened = opened
         self._services = Services(self, opened, self._ask_tell.total)
         self._preflight = preflight
@@ -126,7 +129,7 @@ class Runner(RunContext):
         return self._services.uploads
 
     def stop(self, reason: StopReason = StopReason.EXPERIMENT, *, now: bool = False) -> None:
-        """Draw no more trials, and end those that run: at their next report, or now."""
+        """Draw no more trials, and stop the running ones: at their next report, or now."""
         if self._ending is None:
             self._ending = reason
         self._drawing.cancel()
@@ -134,30 +137,30 @@ class Runner(RunContext):
             trial.request_stop(reason, now=now)
 
     def cancel(self) -> None:
-        """End everything now; what runs may clean up for ``grace_s``."""
+        """Cancel all trials; each may clean up for ``grace_s``."""
         if self._ending is None:
             self._ending = StopReason.CANCELLED
-            self._services.limit_drain(max(1.0, self.plan.grace_s))
+            self._services.limit_drain(max(1.0, self.plan.options.grace_s))
         self._scope.cancel()
 
     def kill(self) -> None:
-        """End everything, and the grace of those that are cleaning up."""
+        """Cancel all trials and the grace of those that clean up."""
         self.cancel()
         for trial in self.state.trials.values():
             trial.grace.cancel()
         self._services.kill()
 
     def add_trial(self, config: dict[str, Any]) -> LiveTrial:
-        """Add a trial by hand; it waits for the next slot that is free.
+        """Add a trial of the user; the trial waits for the next free slot.
 
         Raises:
-            TuneError: The run is over, or ending.
+            TuneError: The run has ended or is ending.
         """
         if self._trials is None or self._ending is not None or self.slots.is_over:
             raise TuneError("add_trial() was called on an experiment that has ended or is ending")
         if not isinstance(config, Mapping):
-            raise ConfigError(f"add_trial() was given {config!r}; a dict is wanted")
-        candidate = self._maker.by_hand(config)
+            raise argument_error("add_trial()", "config", "a dict", config)
+        candidate = self._factory.from_user(config)
         self.executor.check_config(candidate.variant.config)
         trial = self._add(candidate)
         self.launch(trial)
@@ -166,22 +169,22 @@ class Runner(RunContext):
     # -- the whole run ----------------------------------------------------------------------------
 
     def replay(self, history: History) -> None:
-        """Take over what earlier drivers left. Takes a while; called in a thread, before the run."""
-        errored = self.plan.resume is Resume.ERRORED
-        exports = bool(self.plan.export_formats)
+        """Replay the journal of the previous runs. Blocks; called in a thread, before :meth:`run`."""
+        errored = self.plan.options.resume is Resume.ERRORED
+        exports = bool(self.plan.options.export_formats)
         self._replay = Replay(
             history, self.state, self.decider, self._ask_tell, errored=errored, exports=exports
         )
         self._replay.run()
-        self._maker.continue_ids(list(self.state.trials.values()))
+        self._factory.continue_ids(list(self.state.trials.values()))
 
     async def run(self) -> None:
         """Run all trials to their ends.
 
         Raises:
             TrialError: A trial failed, and ``raise_on_failed_trial`` or ``fail_fast`` is set.
-            TuneError: What else ended the run, such as a metric that is missing; an exception of a
-                scheduler or stopper comes as it is.
+            TuneError: Another error ended the run, such as a missing metric. An exception of a scheduler or
+                stopper is raised unchanged.
         """
         try:
             async with self.uploads.running() if self.uploads is not None else nullcontext():
@@ -189,20 +192,20 @@ class Runner(RunContext):
         except BaseExceptionGroup as group:
             raise unwrap_group(group) from None
         finally:
-            self.is_ready.set()  # also when it never came to begin
+            self.is_ready.set()  # also when the run failed before its start
 
     async def _run(self) -> None:
         error: BaseException | None = None
         async with self._services.running():
             try:
                 self.record(start_record(self.plan, self.serialized, self._opened.history))
-                # Before anything else is written: a directory of trials without a journal is nobody's.
+                # Before any other file: a directory of trials without a journal belongs to no experiment.
                 await self.journal.synced()
                 with self._scope:
                     async with anyio.create_task_group() as clock:
                         clock.start_soon(self._watch_budget)
                         self._admission = Dispatcher(
-                            self, self._maker, self._ask_tell, self._preflight.usual, self._begin
+                            self, self._factory, self._ask_tell, self._preflight.usual, self._begin
                         )
                         async with anyio.create_task_group() as self._trials:
                             if self._replay is not None:
@@ -228,18 +231,18 @@ class Runner(RunContext):
             raise error
 
     async def _dispatch(self) -> None:
-        """Give slots away until the end, or until no more may be given."""
+        """Dispatch slots until no trial is left, or until the run draws no more."""
         with self._drawing:
             await self.slots.run()
 
     @property
     def _budget_left_s(self) -> float:
-        """How long this driver may work: the budget is the experiment's, over all its drivers."""
+        """The rest of the time budget, which counts the previous runs of the experiment."""
         history = self._opened.history
-        return self.plan.time_budget_s - (history.seconds if history is not None else 0.0)
+        return self.plan.options.time_budget_s - (history.seconds if history is not None else 0.0)
 
     async def _watch_budget(self) -> None:
-        if not math.isinf(self.plan.time_budget_s):
+        if not math.isinf(self.plan.options.time_budget_s):
             await anyio.sleep(max(0.0, self._budget_left_s))
             self.stop(StopReason.TIME_BUDGET, now=True)
 
@@ -262,11 +265,11 @@ class Runner(RunContext):
         self.launch(trial)
 
     def _add(self, candidate: Candidate) -> LiveTrial:
-        event = self._maker.event(candidate)
+        event = self._factory.event(candidate)
         self.record(event)
         trial = self.state.trials[event.trial_id]
         self.wire(trial)
-        self.decider.added(trial)
+        self.decider.trial_added(trial)
         return trial
 
     def _ended(self, error: BaseException | None) -> ev.RunEnded:

@@ -51,8 +51,8 @@ class Services:
                 services.start_soon(run.journal.sync_in_groups)
                 for consumer in consumers:
                     services.start_soon(follow, consumer, run.journal.follow_new(), run.state)
-                if run.plan.loggers:
-                    feeder = LoggerFeed(run.plan.loggers, run.state, self._history)
+                if run.plan.options.loggers:
+                    feeder = LoggerFeed(run.plan.options.loggers, run.state, self._history)
                     services.start_soon(feeder.run, run.journal.follow_new())
                 try:
                     yield
@@ -63,7 +63,7 @@ class Services:
                     self._draining.shield = True
                     self._draining.deadline = anyio.current_time() + self._drain_s
                     if self._is_hurried and self.uploads is not None:
-                        self.uploads.hurry(self._drain_s)
+                        self.uploads.limit_drain(self._drain_s)
             if services.cancel_scope.cancelled_caught:
                 await log_warning(
                     "loggers or callbacks did not end within %g s and were cut", self._drain_s
@@ -80,7 +80,7 @@ class Services:
         """Leave loggers, callbacks and uploads one more second."""
         self.limit_drain(1.0)
         if self.uploads is not None:
-            self.uploads.hurry(self._drain_s)
+            self.uploads.limit_drain(self._drain_s)
         if self._draining is not None:
             self._draining.deadline = anyio.current_time() + self._drain_s
 
@@ -104,7 +104,7 @@ class Services:
             policies = PbtPolicyLog(plan.directory, self._history)
             await anyio.to_thread.run_sync(policies.catch_up)
             consumers.append(policies)
-        return consumers + list(options.callbacks or ())
+        return consumers + list(options.callbacks)
 
 
 def _uploads(run: RunContext, opened: OpenExperiment) -> Uploader | None:
@@ -116,9 +116,9 @@ def _uploads(run: RunContext, opened: OpenExperiment) -> Uploader | None:
         opened.journal,
         run.state,
         directory=plan.directory,
-        interval_s=plan.upload_interval_s,
+        interval_s=plan.options.upload_interval_s,
         keeps_few=plan.options.keep_checkpoints_num is not None,
-        itself=run.serialized.is_durable,
+        self_uploading=run.serialized.is_durable,
         say=print_line if plan.options.verbose else ignore_line,
         logs_may_lag=opened.is_behind,
     )

@@ -1,4 +1,4 @@
-"""How the trials of a run are made: ids, configurations, and what is written down about each."""
+"""Makes the trials of a run: ids, configurations, and the event that records each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asynctune.experiment.retention import Retention
 from asynctune.resources import Resources
 from asynctune.result import Row, shown
 from asynctune.runner.live_trial import LiveTrial
-from asynctune.runner.plan.options import Plan
+from asynctune.runner.plan.plan import Plan
 from asynctune.runner.plan.preflight import Preflight
 from asynctune.space.codec import decode_config, encode_config
 from asynctune.space.sampling import Variant
@@ -26,15 +26,15 @@ from asynctune.suggest.ask_tell import AskTell, Suggestion
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A trial that was drawn, or given by hand, and waits for a slot.
+    """A trial that was drawn, or added by the user, and waits for a slot.
 
     Args:
-        trial_id: Its id.
-        index: Its number.
-        variant: Its configuration.
-        resources: What it asks for.
-        shown: How its configuration is shown.
-        known: How much the searcher had been told; None if it was given by hand.
+        trial_id: The id of the trial.
+        index: The number of the trial.
+        variant: The configuration, and the draws behind it.
+        resources: The resources of the trial.
+        shown: The configuration as JSON, for the journal and the user.
+        known: The number of notes that the searcher had read; None for a trial of the user.
     """
 
     trial_id: str
@@ -49,11 +49,11 @@ class TrialFactory:
     """Makes the trials of a run.
 
     Args:
-        plan: The run.
-        serialized: Its trainable.
-        preflight: Knows what a configuration asks for.
-        ask_tell: Where configurations come from.
-        read_rows: Reads rows of the journal.
+        plan: The plan of the run.
+        serialized: The trainable.
+        preflight: The source of the resources of a configuration.
+        ask_tell: The source of configurations.
+        read_rows: Reads rows of the journal at their offsets.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class TrialFactory:
         self._configs: dict[str, dict[str, Any]] = {}
 
     def continue_ids(self, trials: Sequence[LiveTrial]) -> None:
-        """Name trials as those of earlier drivers are named, and number them on."""
+        """Continue the id prefix and numbering of the resumed experiment."""
         for trial in trials:
             self._prefix = trial.trial_id.rpartition("_")[0]
             self._next = max(self._next, trial.index + 1)
 
     async def draw(self) -> Candidate | None:
-        """Ask for the next trial; None: there is none now."""
+        """Draw the next trial; None if there is none now."""
         if self._reserved is None:
             self._reserved = self._new_id()
         # In a thread: searchers and sample_from are the user's code, a configuration may be large.
@@ -90,26 +90,26 @@ class TrialFactory:
             self._reserved = None
         return candidate
 
-    def by_hand(self, config: Mapping[str, Any]) -> Candidate:
-        """Return the candidate of a configuration that was given by hand."""
+    def from_user(self, config: Mapping[str, Any]) -> Candidate:
+        """Return the candidate for a configuration of the user."""
         trial_id, index = self._new_id()
         variant = Space(config).variant(index, self._plan.seed)
         variant = replace(variant, tag=variant.tag or "by hand")
-        return self._looked_at(trial_id, index, variant, None)
+        return self._candidate(trial_id, index, variant, None)
 
     def event(self, candidate: Candidate) -> ev.TrialAdded:
-        """Return what is written down about a new trial; its configuration is kept for :meth:`make`."""
+        """Return the event that adds a trial. Keeps the configuration with its objects for :meth:`make`."""
         trial_id, variant = candidate.trial_id, candidate.variant
-        by_hand = candidate.known is None
+        is_users = candidate.known is None
         self._configs[trial_id] = variant.config
-        given = variant.config if by_hand else dict(variant.others)
+        given = variant.config if is_users else dict(variant.others)
         event = ev.TrialAdded(
             trial_id=trial_id,
             index=candidate.index,
             name=f"{self._serialized.name}_{trial_id}",
             tag=variant.tag,
             config=candidate.shown,
-            drawn=None if by_hand else variant.drawn,
+            drawn=None if is_users else variant.drawn,
             resources=candidate.resources.to_dict(),
             wall_time=time.time(),
             given=encode_config(given) if given else None,
@@ -121,7 +121,7 @@ class TrialFactory:
         return event
 
     def make(self, event: ev.TrialAdded) -> LiveTrial:
-        """Make the trial of an event: one of :meth:`event`, or of an earlier driver."""
+        """Construct the trial of an event, from :meth:`event` or from the journal of a previous run."""
         config = self._configs.pop(event.trial_id, None)
         if config is None:
             config = decode_config(event.given)
@@ -148,11 +148,11 @@ class TrialFactory:
         drawn = self._ask_tell.ask(trial_id)
         if not isinstance(drawn, Suggestion):
             return None
-        return self._looked_at(trial_id, index, drawn.variant, drawn.known)
+        return self._candidate(trial_id, index, drawn.variant, drawn.num_delivered)
 
-    def _looked_at(
+    def _candidate(
         self, trial_id: str, index: int, variant: Variant, known: int | None
     ) -> Candidate:
-        """Find out what a variant asks for, and how it is shown."""
+        """Return a candidate with the resources and the JSON form of a variant."""
         resources = self._preflight.resources_of(variant.config)
         return Candidate(trial_id, index, variant, resources, shown(variant.config), known)

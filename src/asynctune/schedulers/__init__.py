@@ -1,6 +1,6 @@
-"""Schedulers: who decides after each result how a trial goes on."""
+"""Schedulers: they decide after each result whether and how a trial goes on."""
 
-from asynctune.schedulers.asha import AsyncHyperBandScheduler
+from asynctune.schedulers.asha import ASHAScheduler, AsyncHyperBandScheduler
 from asynctune.schedulers.base import (
     Decision,
     Exploit,
@@ -8,6 +8,8 @@ from asynctune.schedulers.base import (
     Free,
     TrialScheduler,
     Verdict,
+    score_of,
+    time_of,
 )
 from asynctune.schedulers.hyperband import HyperBandForBOHB, HyperBandScheduler
 from asynctune.schedulers.median import MedianStoppingRule
@@ -16,11 +18,9 @@ from asynctune.schedulers.pb2 import PB2
 from asynctune.schedulers.pbt import PopulationBasedTraining
 from asynctune.schedulers.pbt_replay import PopulationBasedTrainingReplay
 
-ASHAScheduler = AsyncHyperBandScheduler
-"""The name that its paper gives it."""
-
 __all__ = [
     "PB2", "ASHAScheduler", "AsyncHyperBandScheduler", "Decision", "Exploit", "FIFOScheduler", "Free",
     "HyperBandForBOHB", "HyperBandScheduler", "MedianStoppingRule", "MultiObjectiveASHAScheduler",
     "PopulationBasedTraining", "PopulationBasedTrainingReplay", "TrialScheduler", "Verdict",
+    "score_of", "time_of",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Points with several scores each: which dominate which, and which of them cover a front evenly."""
+"""Points with several scores each: their domination, and the points that cover a front evenly."""
 
 from __future__ import annotations
 
@@ -7,58 +7,60 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 Point: TypeAlias = tuple[float, ...]
-"""Scores of which more is better, none of them NaN."""
+"""Scores of which higher ones are better, none of them NaN."""
 
-_FINE = 32
+_MAX_NET_SIZE = 32
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Tell whether a point is nowhere worse than another, and somewhere better."""
+    """Return whether a point is worse than another in no score, and better in at least one."""
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 class Fronts:
-    """Points in the order of how good they are.
+    """Points in fronts, the best front first.
 
-    The first front are those that no other dominates, the second those that no other dominates once the
-    first is taken away, and so on. Adding a point costs about as much as comparing it with each other.
+    The first front holds the points that no other dominates, the second those that no other dominates
+    once the first is taken away, and so on. Adding a point costs about as much as comparing the point with
+    each other one.
     """
 
     def __init__(self) -> None:
         self._points: list[Point] = []
-        self._fronts: list[list[int]] = []  # the numbers of the points, ascending
+        self._fronts: list[list[int]] = []  # the numbers of the points in each, ascending
 
     def __len__(self) -> int:
         return len(self._points)
 
     def sizes(self) -> list[int]:
-        """Return how many points each front has, the best front first."""
+        """Return the number of points of each front, the best front first."""
         return [len(front) for front in self._fronts]
 
     def add(self, point: Point) -> int:
-        """Add a point and return its number: how many came before it."""
+        """Add a point and return its number, which is the count of earlier points."""
         number = len(self._points)
         self._points.append(point)
-        level = self._level_of(point)
+        index = self._front_index(point)
         sinking = [number]
         while sinking:
-            if level == len(self._fronts):
+            if index == len(self._fronts):
                 self._fronts.append([])
-            front = self._fronts[level]
+            front = self._fronts[index]
             sunk = [
                 other
                 for other in front
                 if any(dominates(self._points[one], self._points[other]) for one in sinking)
             ]
             below = set(sunk)
-            self._fronts[level] = sorted([*(n for n in front if n not in below), *sinking])
-            sinking, level = sunk, level + 1
+            self._fronts[index] = sorted([*(n for n in front if n not in below), *sinking])
+            sinking, index = sunk, index + 1
         return number
 
-    def is_among(self, number: int, count: int) -> bool:
-        """Tell whether a point is one of the best so many.
+    def is_in_best(self, number: int, count: int) -> bool:
+        """Return whether a point is among the best ``count`` points.
 
-        Whole fronts come first; of the last one that is only partly among them, those that cover it best.
+        These are whole fronts, the best first; and of the first front that is too large, the points that
+        cover the front best.
         """
         for front in self._fronts:
             if len(front) > count:
@@ -68,11 +70,11 @@ class Fronts:
             count -= len(front)
         return False
 
-    def _level_of(self, point: Point) -> int:
-        """Return the front that a point belongs to: the one after the last that dominates it.
+    def _front_index(self, point: Point) -> int:
+        """Return the index of the front that a point belongs to: the first that does not dominate it.
 
-        Whoever is dominated by a point of a front is so by one of each better front, so it can be
-        searched by halves.
+        A point that a front dominates is dominated by each better front too, so a binary search finds the
+        index.
         """
         low, high = 0, len(self._fronts)
         while low < high:
@@ -84,32 +86,32 @@ class Fronts:
         return low
 
     def _cover(self, front: Sequence[int], count: int) -> Iterator[int]:
-        """Yield so many points of a front, but not all: those that cover it (an epsilon-net).
+        """Yield ``count`` points of a larger front: those that cover the front best (an epsilon-net).
 
-        The first is the best one by the first score, and then comes the one that is farthest from those
-        before; of equals the earlier comes first. After some dozens the net is so fine that the others
-        may come by how far they are from it.
+        The first is the best one by the first score, and then comes always the point that is farthest from
+        those before; of equal points the earlier comes first. After some dozens the net is so fine that the
+        other points come simply by their distance from the net.
         """
         left = dict(zip(front, _to_units([self._points[number] for number in front]), strict=True))
         chosen = max(left, key=lambda number: (self._points[number][0], -number), default=-1)
         distances = dict.fromkeys(left, math.inf)
-        for _ in range(min(count, _FINE)):
+        for _ in range(min(count, _MAX_NET_SIZE)):
             yield chosen
-            here = left[chosen]
+            centre = left[chosen]
             del distances[chosen]
             distances = {
-                number: min(distance, math.dist(here, left[number]))
+                number: min(distance, math.dist(centre, left[number]))
                 for number, distance in distances.items()
             }
             chosen = max(distances, key=distances.__getitem__)
         ranked = sorted(distances, key=distances.__getitem__, reverse=True)
-        yield from ranked[: max(0, count - _FINE)]
+        yield from ranked[: max(0, count - _MAX_NET_SIZE)]
 
 
 def _to_units(points: Sequence[Point]) -> list[Point]:
-    """Return the points with each score from 0 to 1, so that their units do not matter.
+    """Return the points with each score scaled to 0 to 1, so that units do not matter.
 
-    Infinite ones are put at the ends.
+    Infinite scores become 0 or 1.
     """
     columns = [_to_unit(column) for column in zip(*points, strict=True)]
     return list(zip(*columns, strict=True))
@@ -118,7 +120,7 @@ def _to_units(points: Sequence[Point]) -> list[Point]:
 def _to_unit(values: Sequence[float]) -> list[float]:
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    width = high / 2 - low / 2  # halved: it may be more than a float holds
+    width = high / 2 - low / 2  # halved, since the whole width may overflow
     scaled = []
     for value in values:
         if math.isinf(value):

@@ -1,38 +1,37 @@
-"""What a scheduler is: a pure object that is told of events and answers with a decision."""
+"""The base class of schedulers: pure objects that are notified of events and return decisions."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Self, TypeAlias
 
-from asynctune._checks import safe_repr
+from asynctune._checks import as_float, check_metric_and_mode
 from asynctune.errors import ConfigError, MetricMissing
 from asynctune.experiment.trial import Trial
 from asynctune.result import Row
 
 
 class Decision(StrEnum):
-    """What becomes of a trial after a result."""
+    """The next action for a trial after a result."""
 
     CONTINUE = "CONTINUE"
     STOP = "STOP"
     PAUSE = "PAUSE"
-    """It is saved, gives its slot back, and waits until :meth:`TrialScheduler.choose` names it."""
+    """Save the trial and release its slot, until :meth:`TrialScheduler.choose` returns the trial's id."""
     SAVE = "SAVE"
-    """It is saved, and goes on: others may want to begin from here."""
+    """Save the trial, which goes on: other trials may later begin from this checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exploit:
-    """A decision: the trial goes on from the newest checkpoint of another, with another configuration.
+    """A decision: the trial goes on from the newest checkpoint of a donor, with a new configuration.
 
     Args:
-        donor: The id of the other trial, which has a complete checkpoint; or the trial's own id.
-        config: The whole new configuration.
+        donor: The id of the donor, which has a complete checkpoint; or the id of the trial itself.
+        config: The complete new configuration.
     """
 
     donor: str
@@ -40,16 +39,17 @@ class Exploit:
 
 
 Verdict: TypeAlias = Decision | Exploit
+"""The return value of :meth:`TrialScheduler.on_trial_result`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A slot is free: who could have it.
+    """A free slot, and the trials that could get it.
 
     Args:
-        paused: The ids of the trials that are paused, in the order in which they were.
-        fresh: Whether a new trial could have it instead.
-        running: How many trials are running now, or are held by their user and may go on.
+        paused: The ids of the paused trials, in the order in which they paused.
+        fresh: Whether a new trial could get the slot instead.
+        running: The number of trials that are running now, or are held by their user and may go on.
     """
 
     paused: tuple[str, ...]
@@ -58,18 +58,18 @@ class Free:
 
     @property
     def is_last_chance(self) -> bool:
-        """Whether nothing happens any more unless a paused trial goes on."""
+        """Whether the run ends unless a paused trial goes on."""
         return not self.fresh and self.running == 0
 
 
 class TrialScheduler:
-    """Decides how trials go on. It never waits, reads a clock, or touches an executor.
+    """Decides how trials go on. A scheduler never waits, reads a clock, or touches an executor.
 
-    All that it knows it was told, and all that it is told is in the journal: a resume tells a new
-    instance the same again, in the same order, and finds it in the same state. What is random in it
-    comes from the seed of :meth:`begin` alone.
+    A scheduler depends only on the calls of its methods, and all their arguments are in the journal: a
+    resume repeats the same calls to a new instance, in the same order, and so restores its state. All
+    randomness comes from the seed of :meth:`begin`.
 
-    Rows may come again: after a retry or a resume a trial repeats what followed its last checkpoint.
+    Rows may be repeated: after a retry or a resume a trial reports again what followed its last checkpoint.
 
     Args:
         metric: The objective; by default that of the run.
@@ -82,33 +82,27 @@ class TrialScheduler:
     SAVE: ClassVar[Decision] = Decision.SAVE
 
     needs_metric: ClassVar[bool] = False
-    """Whether it cannot work without an objective."""
+    """Whether the scheduler needs an objective."""
 
     log_config: bool = False
-    """Whether each exploit is written into policy files; see :mod:`asynctune.schedulers._policies`."""
+    """Whether each exploit is written into policy files; see :mod:`asynctune.schedulers.policies`."""
 
     def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
-        name = type(self).__name__
-        if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):
-            raise ConfigError(f"mode of {name} is {safe_repr(mode)}; 'min' or 'max' is wanted")
-        if metric is not None and not (isinstance(metric, str) and metric):
-            raise ConfigError(f"metric of {name} is {safe_repr(metric)}; a metric's name is wanted")
-        if metric is not None and mode is None:
-            raise ConfigError(f"metric of {name} is {metric!r} but mode is not given; min or max?")
+        check_metric_and_mode(type(self).__name__, metric, mode)
         self.metric = metric
         self.mode = mode
         self._used = False
 
     @property
     def needs_checkpoints(self) -> bool:
-        """Whether it pauses or clones trials, which have to be saved for that."""
+        """Whether the scheduler pauses or clones trials, which takes checkpoints."""
         return False
 
     def bind(self, metric: str | None, mode: str | None) -> Self:
-        """Take over the run's objective where none was given; called once, by the run.
+        """Take over the objective of the run, unless the scheduler has its own. The run calls this once.
 
         Raises:
-            ConfigError: Another run has used this instance, or there is no objective and it needs one.
+            ConfigError: Another run has used this instance, or a needed objective is missing.
         """
         name = type(self).__name__
         if getattr(self, "_used", False):
@@ -118,67 +112,74 @@ class TrialScheduler:
             own = getattr(self, "mode", None)
             self.metric, self.mode = metric, own or mode
         if self.needs_metric and (self.metric is None or self.mode is None):
-            raise ConfigError(f"{name} needs an objective; give metric and mode to it or to run()")
+            raise ConfigError(
+                f"{name} needs an objective; pass metric and mode to {name} or to run()"
+            )
         return self
 
     def begin(self, seed: int) -> None:
-        """The run begins, or is about to be replayed.
+        """Prepare for a run. The run calls this once, before its first trial or before a replay.
 
         Args:
-            seed: What everything random is derived from.
+            seed: The seed from which all randomness is derived.
         """
 
     def on_trial_add(self, trial: Trial) -> None:
-        """A trial was drawn."""
+        """Handle a new trial, before it starts."""
 
     def on_trial_result(self, trial: Trial, result: Row) -> Verdict:
-        """A trial reported; decide.
+        """Decide how a trial goes on after a result.
 
         Args:
-            trial: The trial, whose ``last_result`` is this one.
+            trial: The trial, whose ``last_result`` is this result.
             result: The flattened row.
         """
         return Decision.CONTINUE
 
     def on_trial_resume(self, trial: Trial) -> None:
-        """A paused trial goes on: it was chosen, or its user said so."""
+        """Handle a paused trial that goes on, since it was chosen or its user resumed it."""
 
     def on_trial_complete(self, trial: Trial, result: Row) -> None:
-        """A trial has ended well or was stopped; ``result`` is its last flattened row, perhaps empty."""
-
-    def on_trial_error(self, trial: Trial) -> None:
-        """A trial has failed for good."""
-
-    def on_trial_remove(self, trial: Trial) -> None:
-        """A trial was stopped before it started."""
-
-    def choose(self, free: Free) -> str | None:
-        """Say which paused trial goes on now that a slot is free. Asking changes nothing.
+        """Handle a trial that completed or was stopped.
 
         Args:
-            free: Who could have the slot.
+            trial: The trial.
+            result: The last flattened row of the trial, perhaps empty.
+        """
+
+    def on_trial_error(self, trial: Trial) -> None:
+        """Handle a trial that failed and is not retried."""
+
+    def on_trial_remove(self, trial: Trial) -> None:
+        """Handle a trial that was stopped before it started."""
+
+    def choose(self, free: Free) -> str | None:
+        """Return the paused trial that goes on in a free slot. The call does not change the scheduler.
+
+        Args:
+            free: The free slot, and the trials that could get it.
 
         Returns:
-            One of ``free.paused``; None: a new trial, if there is one, else nobody. If nobody is chosen
-            although it is the last chance, the paused trials are ended.
+            One of ``free.paused``; or None for a new trial, or for none if there is no new trial. If no
+            trial is chosen although this is the last chance, the paused trials are ended.
         """
         return None if free.fresh or not free.paused else free.paused[0]
 
     def dismissed(self) -> Collection[str]:
-        """Return the ids of paused trials that will never go on; they are ended. Asking changes nothing."""
+        """Return the ids of paused trials to end, since they never go on. The call changes nothing."""
         return ()
 
     def debug_string(self) -> str:
-        """Say in a line or a few what state it is in."""
+        """Return a description of the state, in one or a few lines."""
         return f"Using {type(self).__name__}."
 
 
 class FIFOScheduler(TrialScheduler):
-    """Runs trials in the order in which they were drawn, each to its end."""
+    """Runs trials in the order in which they were added, each to its end."""
 
 
 def score_of(result: Mapping[str, Any], metric: str, mode: str) -> float:
-    """Return a result's objective as a number of which more is better; NaN is the worst there is.
+    """Return the objective of a result as a score, of which higher is better; NaN becomes ``-inf``.
 
     Args:
         result: A flattened row.
@@ -186,32 +187,23 @@ def score_of(result: Mapping[str, Any], metric: str, mode: str) -> float:
         mode: ``"min"`` or ``"max"``.
 
     Raises:
-        MetricMissing: The row lacks it, or it is no number.
+        MetricMissing: The row lacks the metric, or its value is no number.
     """
-    value = result.get(metric)
-    if not isinstance(value, numbers.Real):
+    number = as_float(result.get(metric))
+    if number is None:
         raise MetricMissing(metric, result)
-    number = _as_float(value)
     if math.isnan(number):
         return -math.inf
     return number if mode == "max" else -number
 
 
 def time_of(result: Mapping[str, Any], time_attr: str) -> float:
-    """Return how far a result is, in units of ``time_attr``.
+    """Return the time of a result, in units of ``time_attr``.
 
     Raises:
-        MetricMissing: The row lacks it, or it is no finite number.
+        MetricMissing: The row lacks the key, or its value is no finite number.
     """
-    value = result.get(time_attr)
-    number = _as_float(value) if isinstance(value, numbers.Real) else math.nan
-    if not math.isfinite(number):
+    number = as_float(result.get(time_attr))
+    if number is None or not math.isfinite(number):
         raise MetricMissing(time_attr, result)
     return number
-
-
-def _as_float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an int beyond what floats hold
-        return math.inf if value > 0 else -math.inf

@@ -1,4 +1,4 @@
-"""Population based training: poor trials go on from the state of good ones, with other hyperparameters."""
+"""Population based training: poor trials take over the state of good ones, with new hyperparameters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from asynctune._checks import check_bool, check_key, check_number, safe_repr, safe_str
-from asynctune.errors import ConfigError, TuneError
+from asynctune._checks import (
+    argument_error,
+    check_bool,
+    check_callable,
+    check_fraction,
+    check_key,
+    check_number,
+    safe_repr,
+    safe_str,
+)
+from asynctune.errors import TuneError
 from asynctune.experiment.trial import Trial
 from asynctune.result import Row
 from asynctune.schedulers._explore import (
-    check_callable,
     check_mutations,
     explore,
-    is_number,
-    one_of,
+    pick_one,
 )
 from asynctune.schedulers.base import (
     Decision,
@@ -29,8 +36,8 @@ from asynctune.schedulers.base import (
     time_of,
 )
 
-_MOST_TIMES = 32
-_MOST_TRIES = 3
+_MAX_TIMES = 32
+_MAX_REPEATS = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -39,27 +46,27 @@ class Member:
 
     Args:
         trial: The trial.
-        score: Its score at its last perturbation, of which more is better; None before the first.
-        times: When its last perturbations were, ascending, in units of ``time_attr``.
-        yields: Whether it took over a state and has not made way since for those that wait.
-        exploited_at: The latest time at which it took over a state.
-        tries: How often it has done so since without coming further.
+        score: The score at the last perturbation, higher being better; None before the first.
+        times: The times of the last perturbations, ascending, in units of ``time_attr``.
+        must_yield: Whether the trial took over a state and has not made way for waiting trials since.
+        last_exploit: The latest time at which the trial took over a state.
+        num_repeats: The number of further exploits at or before that time.
     """
 
     trial: Trial
     score: float | None = None
     times: list[float] = field(default_factory=list)
-    yields: bool = False
-    exploited_at: float = -math.inf
-    tries: int = 0
+    must_yield: bool = False
+    last_exploit: float = -math.inf
+    num_repeats: int = 0
 
     @property
     def last_time(self) -> float:
-        """When its last perturbation was."""
+        """The time of the last perturbation, 0 before the first."""
         return self.times[-1] if self.times else 0.0
 
-    def comes_to(self, time: float) -> None:
-        """Forget the perturbations that were at or after a time: a retry has to come by them again."""
+    def rewind(self, time: float) -> None:
+        """Drop the perturbations at or after a time, since a retry repeats them."""
         while self.times and self.times[-1] >= time:
             self.times.pop()
 
@@ -67,33 +74,34 @@ class Member:
 class PopulationBasedTraining(TrialScheduler):
     """Lets poor trials of a population go on from the checkpoints of good ones (Jaderberg et al. 2017).
 
-    Whenever a trial has come ``perturbation_interval`` further, it is compared with what the other
-    unfinished trials had at their last perturbations. One of the upper quantile is saved. One of the
-    lower quantile takes over the newest checkpoint of a random one of the upper, and a configuration
-    made of that one's by :func:`~asynctune.schedulers._explore.explore`. NaN is the worst score, and
-    nobody takes over from a trial with it.
+    A perturbation of a trial happens whenever the trial has advanced by ``perturbation_interval``. The
+    trial is then compared with the scores of the other unfinished trials at their last perturbations. A
+    trial of the upper quantile is saved. A trial of the lower quantile takes over the newest checkpoint of
+    a random one of the upper quantile, and a configuration that
+    :func:`~asynctune.schedulers._explore.explore` makes of the donor's. NaN is the worst score, and no
+    trial takes over the state of a trial with NaN.
 
     If there are more trials than slots, the population takes turns: at its perturbation a trial pauses
-    (which saves it, too) as long as others wait, and one that took over a state pauses at the result
-    after it. New trials come first, then the paused one whose last perturbation is the longest ago.
-    That no new trial waits is known once a slot was free and none came: so the trial that is the first
-    at its perturbation always pauses, if only for that moment.
+    (which saves the trial, too) as long as others wait, and a trial that took over a state pauses at the
+    result after the exploit. New trials come first, then the paused trial whose last perturbation is the
+    longest ago. The scheduler learns that no new trial waits only when a slot was free and none came: so
+    the first trial at its perturbation always pauses, if only for that moment.
 
     Args:
-        time_attr: What the interval is measured in: a key of the results that grows.
+        time_attr: The key of the results in which the interval is measured; its values grow.
         metric: The objective; by default that of the run.
         mode: ``"min"`` or ``"max"``; by default that of the run.
-        perturbation_interval: How far a trial gets between two perturbations, in units of ``time_attr``.
-        hyperparam_mutations: What is mutated, by key of the config: a list of values in their order, a
+        perturbation_interval: The time between two perturbations of a trial, in units of ``time_attr``.
+        hyperparam_mutations: The values to mutate, by key of the config: a list of values in their order, a
             sampler such as ``tune.loguniform(1e-4, 1e-1)``, a function without arguments that draws a
-            value, or a dict of these. Values stay within the bounds of samplers; functions have none.
-        quantile_fraction: How much of the population is the upper quantile, and how much the lower;
-            from 0 to 0.5. With 0 nobody takes over anything.
-        resample_probability: How probably a value is drawn anew rather than moved.
-        custom_explore_fn: Called with the new configuration after the mutations; returns it, changed or
-            not.
+            value, or a dict of these. Values stay within the bounds of samplers; functions have no bounds.
+        quantile_fraction: The fraction of the population in the upper quantile, and in the lower; from 0
+            to 0.5. With 0 no trial takes over a state.
+        resample_probability: The probability that a value is drawn anew rather than moved.
+        custom_explore_fn: A function that is called with the new configuration after the mutations, and
+            returns it, changed or not.
         log_config: Whether the run writes ``pbt_global.txt`` and ``pbt_policy_<trial_id>.txt``.
-        perturbation_factors: What numbers are multiplied by, the one as likely as the other.
+        perturbation_factors: The two factors that numbers are multiplied by, each as likely as the other.
 
     Raises:
         ConfigError: An argument is wrong, or there is nothing to mutate.
@@ -121,22 +129,24 @@ class PopulationBasedTraining(TrialScheduler):
         self.perturbation_interval = check_number(
             name, "perturbation_interval", perturbation_interval, above=0
         )
-        self.quantile_fraction = _share(name, "quantile_fraction", quantile_fraction, 0.5)
-        self.resample_probability = _share(name, "resample_probability", resample_probability, 1)
+        self.quantile_fraction = float(
+            check_number(name, "quantile_fraction", quantile_fraction, least=0, most=0.5)
+        )
+        self.resample_probability = check_fraction(
+            name, "resample_probability", resample_probability
+        )
         self.log_config = check_bool(name, "log_config", log_config)
-        self.perturbation_factors = _factors(name, perturbation_factors)
+        self.perturbation_factors = _check_factors(name, perturbation_factors)
         if custom_explore_fn is not None:
-            where, wanted = f"custom_explore_fn of {name}", "a plain function of a config is wanted"
-            check_callable(where, custom_explore_fn, 1, wanted)
+            check_callable(name, "custom_explore_fn", custom_explore_fn, "config", allow_class=True)
         self._custom_explore_fn = custom_explore_fn
         self.hyperparam_mutations = check_mutations(
             f"hyperparam_mutations of {name}",
             {} if hyperparam_mutations is None else hyperparam_mutations,
         )
         if not self.hyperparam_mutations and custom_explore_fn is None:
-            raise ConfigError(
-                f"hyperparam_mutations of {name} is empty; say what to mutate, or give custom_explore_fn"
-            )
+            what = "a dict of at least one value to mutate, unless custom_explore_fn is given"
+            raise argument_error(name, "hyperparam_mutations", what, hyperparam_mutations)
         self.begin(0)
 
     @property
@@ -147,13 +157,13 @@ class PopulationBasedTraining(TrialScheduler):
         self._rng = random.Random(seed)
         self._members: dict[str, Member] = {}
         self._paused: dict[str, None] = {}
-        self._may_be_more = True
+        self._may_have_new_trials = True
         self._num_perturbations = 0
         self._num_exploits = 0
 
     def on_trial_add(self, trial: Trial) -> None:
         self._member(trial)
-        self._may_be_more = True
+        self._may_have_new_trials = True
 
     def on_trial_result(self, trial: Trial, result: Row) -> Verdict:
         assert self.metric is not None
@@ -162,16 +172,16 @@ class PopulationBasedTraining(TrialScheduler):
         score = score_of(result, self.metric, self.mode)
         member = self._member(trial)
         self._paused.pop(trial.trial_id, None)
-        member.comes_to(time)
+        member.rewind(time)
         is_due = time - member.last_time >= self.perturbation_interval
-        self._saw(member, time, score, is_due=is_due)
+        self._observe_result(member, time, score, is_due=is_due)
         if not is_due:
-            return self._made_way(member)
+            return self._yield_or_continue(member)
         self._num_perturbations += 1
         member.score = score
         member.times.append(time)
-        del member.times[:-_MOST_TIMES]
-        member.yields = False
+        del member.times[:-_MAX_TIMES]
+        member.must_yield = False
         lower, upper = self._quantiles()
         if member in lower:
             exploit = self._exploit(member, time, upper)
@@ -183,17 +193,17 @@ class PopulationBasedTraining(TrialScheduler):
 
     def on_trial_resume(self, trial: Trial) -> None:
         self._paused.pop(trial.trial_id, None)
-        self._member(trial).yields = False
-        self._may_be_more = False  # or a new one would have had the slot
+        self._member(trial).must_yield = False
+        self._may_have_new_trials = False  # a new trial would have got the slot first
 
     def on_trial_complete(self, trial: Trial, result: Row) -> None:
-        self._leaves(trial)
+        self._remove_member(trial)
 
     def on_trial_error(self, trial: Trial) -> None:
-        self._leaves(trial)
+        self._remove_member(trial)
 
     def on_trial_remove(self, trial: Trial) -> None:
-        self._leaves(trial)
+        self._remove_member(trial)
 
     def choose(self, free: Free) -> str | None:
         if free.fresh or not free.paused:
@@ -217,13 +227,20 @@ class PopulationBasedTraining(TrialScheduler):
             )
         return text
 
-    # -- what subclasses change --------------------------------------------------------------------
+    # -- hooks for subclasses ----------------------------------------------------------------------
 
-    def _saw(self, member: Member, time: float, score: float, *, is_due: bool) -> None:
-        """A trial reported; ``is_due``: its interval is over. ``member`` is as it was before."""
+    def _observe_result(self, member: Member, time: float, score: float, *, is_due: bool) -> None:
+        """Observe a result, before ``member`` is updated.
 
-    def _mutated(self, donor: Member) -> dict[Any, Any]:
-        """Return a new configuration for a trial that takes over this one's state."""
+        Args:
+            member: The trial that reported.
+            time: The time of the result, in units of ``time_attr``.
+            score: The score, higher being better.
+            is_due: Whether the interval is over, so that a perturbation follows.
+        """
+
+    def _new_config(self, donor: Member) -> dict[Any, Any]:
+        """Return a new configuration for a trial that takes over the donor's state."""
         return explore(
             donor.trial.config,
             self.hyperparam_mutations,
@@ -232,19 +249,19 @@ class PopulationBasedTraining(TrialScheduler):
             self.perturbation_factors,
         )
 
-    def _took_over(self, member: Member, donor: Member, config: dict[Any, Any]) -> None:
-        """A trial will go on from the state of another, with this configuration."""
+    def _on_exploit(self, member: Member, donor: Member, config: dict[Any, Any]) -> None:
+        """Observe that a trial will go on from the state of a donor with a new configuration."""
 
-    # -- small things ------------------------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------------
 
     @property
     def _others_wait(self) -> bool:
-        return self._may_be_more or bool(self._paused)
+        return self._may_have_new_trials or bool(self._paused)
 
     def _member(self, trial: Trial) -> Member:
         return self._members.setdefault(trial.trial_id, Member(trial))
 
-    def _leaves(self, trial: Trial) -> None:
+    def _remove_member(self, trial: Trial) -> None:
         self._members.pop(trial.trial_id, None)
         self._paused.pop(trial.trial_id, None)
 
@@ -256,10 +273,10 @@ class PopulationBasedTraining(TrialScheduler):
         self._paused[member.trial.trial_id] = None
         return Decision.PAUSE
 
-    def _made_way(self, member: Member) -> Decision:
-        if member.yields and self._others_wait:
+    def _yield_or_continue(self, member: Member) -> Decision:
+        if member.must_yield and self._others_wait:
             return self._pause(member)
-        member.yields = False
+        member.must_yield = False
         return Decision.CONTINUE
 
     def _quantiles(self) -> tuple[list[Member], list[Member]]:
@@ -271,25 +288,25 @@ class PopulationBasedTraining(TrialScheduler):
         return scored[:count], [member for member in upper if member.score != -math.inf]
 
     def _exploit(self, member: Member, time: float, upper: list[Member]) -> Exploit | None:
-        """Let a trial take over a state, if there is one for it."""
+        """Let a trial take over a state. Return None if no state is available."""
         donors = [donor for donor in upper if donor.trial.checkpoint is not None]
         if not donors:
             return None
-        # A donor whose newest checkpoint is old can send it back to before this very time. It ends: the
-        # donor may be waiting for the slot, to make a newer one.
-        member.tries = member.tries + 1 if time <= member.exploited_at else 0
-        if member.tries > _MOST_TRIES:
+        # A donor whose newest checkpoint is old can send the trial back to before this very time, again and
+        # again. The limit ends this: the donor may need the trial's slot to save a newer checkpoint.
+        member.num_repeats = member.num_repeats + 1 if time <= member.last_exploit else 0
+        if member.num_repeats > _MAX_REPEATS:
             return None
-        member.exploited_at = max(member.exploited_at, time)
-        donor = one_of(donors, self._rng)
-        config = self._custom(self._mutated(donor))
-        self._took_over(member, donor, config)
-        member.times = list(donor.times)  # its rows go on where the donor's were
-        member.yields = True
+        member.last_exploit = max(member.last_exploit, time)
+        donor = pick_one(donors, self._rng)
+        config = self._apply_custom_explore(self._new_config(donor))
+        self._on_exploit(member, donor, config)
+        member.times = list(donor.times)  # the rows of the trial continue those of the donor
+        member.must_yield = True
         self._num_exploits += 1
         return Exploit(donor.trial.trial_id, config)
 
-    def _custom(self, config: dict[Any, Any]) -> dict[Any, Any]:
+    def _apply_custom_explore(self, config: dict[Any, Any]) -> dict[Any, Any]:
         if self._custom_explore_fn is None:
             return config
         name = f"custom_explore_fn of {type(self).__name__}"
@@ -299,24 +316,14 @@ class PopulationBasedTraining(TrialScheduler):
             raise TuneError(f"{name} raised {safe_str(exc)}") from exc
         if not isinstance(returned, Mapping):
             raise TuneError(
-                f"{name} returned {safe_repr(returned)}; it must return the configuration"
+                f"{name} must return the configuration, a dict, got {safe_repr(returned)}"
             )
         return dict(returned)
 
 
-def _share(owner: str, name: str, value: Any, most: float) -> float:
-    if is_number(value) and 0 <= value <= most:
-        return float(value)
-    raise ConfigError(
-        f"{name} of {owner} is {safe_repr(value)}; a number from 0 to {most:g} is wanted"
-    )
-
-
-def _factors(owner: str, value: Any) -> tuple[float, float]:
+def _check_factors(owner: str, value: Any) -> tuple[float, float]:
     name = "perturbation_factors"
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ConfigError(
-            f"{name} of {owner} is {safe_repr(value)}; two numbers above 0 such as (1.2, 0.8) are wanted"
-        )
+        raise argument_error(owner, name, "two numbers above 0 such as (1.2, 0.8)", value)
     first, second = (check_number(owner, name, factor, above=0) for factor in value)
     return first, second

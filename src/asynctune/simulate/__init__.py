@@ -1,4 +1,4 @@
-"""Tuning in virtual time: the same runs, on tabulated learning curves, thousands of hours in seconds.
+"""Tuning in virtual time: runs on recorded learning curves, thousands of hours in seconds.
 
 ::
 
@@ -9,7 +9,7 @@
     print(found.seconds, found.analysis.best_config)
 
 :func:`tune` is :func:`asynctune.run` with a :class:`SimulatedExecutor`; the runner, the schedulers and the
-searchers are those of any run. Any coroutine can be run in virtual time, with :func:`run`.
+searchers are those of any run. :func:`run` runs any coroutine in virtual time.
 """
 
 from asynctune.simulate.curves import CURVE, Curve, Curves

@@ -1,4 +1,4 @@
-"""Tables of learning curves: what training would report, and how long each step of it would take."""
+"""Tables of learning curves: the results that training would report, and the duration of each step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from asynctune._checks import safe_repr
+from asynctune._checks import argument_error, safe_repr
 from asynctune.errors import ConfigError
 from asynctune.result import DONE, TIME_THIS_ITER_S, Row
 from asynctune.space.domains import (
@@ -31,7 +31,7 @@ from asynctune.space.domains import (
 from asynctune.trainable.base import Trainable
 
 CURVE = "curve"
-"""The key of a configuration that names a curve by its position in the table."""
+"""The key of a configuration that selects a curve by its number in the table."""
 
 SpaceKind: TypeAlias = Literal["rows", "grid", "domains"]
 
@@ -41,17 +41,18 @@ _MAKERS: Mapping[str, Any] = {
     "randint": randint,
     "lograndint": lograndint,
 }
-_WIDE = 100.0
+_WIDE_RANGE = 100.0
+"""The ratio of bounds from which on a range of numbers is searched in logarithms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What training one configuration reports, step by step.
+    """The results of training one configuration, step by step.
 
     Args:
         config: The configuration.
-        seconds: How long each step takes.
-        metrics: The values of each metric, one for each step.
+        seconds: The duration of each step.
+        metrics: The values of each metric, one per step.
     """
 
     config: Mapping[str, Any]
@@ -62,7 +63,7 @@ class Curve:
         return len(self.seconds)
 
     def at(self, step: int) -> Row:
-        """Return what step number ``step`` reports, from 0; behind the end the last one's, once more."""
+        """Return the result of a step, counted from 0. After the end this is the last result again."""
         step = min(step, len(self.seconds) - 1)
         row: Row = {name: values[step] for name, values in self.metrics.items()}
         row[TIME_THIS_ITER_S] = self.seconds[step]
@@ -71,13 +72,13 @@ class Curve:
 
 
 class Curves:
-    """A table of learning curves, which stands in for training.
+    """A table of learning curves, which replaces training.
 
     Args:
-        curves: The curves. Their configurations have the same keys, and they report the same metrics.
-        domains: What searchers may suggest for each key; by default what the configurations span: the
-            numbers between the least and the most (in logarithms, if these are above 0 and far apart), and
-            the other values as a choice.
+        curves: The curves. All have the same keys in their configurations and the same metrics.
+        domains: The search domain of each key. By default it spans the values of the configurations: the
+            numbers between the smallest and the largest (in logarithms if both are above 0 and their ratio
+            is 100 or more), and other values as a choice.
 
     Raises:
         ConfigError: The table is wrong; the message names the curve.
@@ -87,32 +88,36 @@ class Curves:
         self, curves: Sequence[Curve], domains: Mapping[str, Domain] | None = None
     ) -> None:
         if not curves:
-            raise ConfigError("curves is empty; a table has at least one curve")
+            raise ConfigError("curves of Curves must have at least one curve, got none")
         for number, curve in enumerate(curves):
             _check(number, curve, curves[0])
         self._curves = tuple(curves)
         self.domains = dict(domains) if domains is not None else _spanned(curves)
         if self.domains.keys() != curves[0].config.keys():
             raise ConfigError(
-                f"domains has the keys {sorted(self.domains)}, the configurations have "
-                f"{sorted(curves[0].config)}; the same are wanted"
+                f"domains of Curves must have the keys of the configurations, {sorted(curves[0].config)}, "
+                f"got {sorted(self.domains)}"
             )
         self._axes = {name: _Axis.of(name, domain) for name, domain in self.domains.items()}
-        self._places = [self._place(curve.config) for curve in self._curves]
-        self._found: dict[tuple[float, ...], int] = {}
+        self._points = [self._point(curve.config) for curve in self._curves]
+        self._nearest: dict[tuple[float, ...], int] = {}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Curves:
-        """Read a table: JSON lines, gzipped if the name ends in ``.gz``. Blocks for a moment.
+        """Read a table from a file of JSON lines, gzipped if its name ends in ``.gz``. Blocks for a moment.
 
-        The first line is an object of its own, which may hold ``"domains"``: by key, an object of ``kind``
-        (``uniform, loguniform, randint, lograndint``) with ``lower`` and ``upper``, or of the kind
-        ``choice`` with ``values``. Each other line is a curve: ``"config"``, ``"seconds"``, and for each
-        metric the list of its values, in which null is NaN.
+        The first line is an object that may have the key ``"domains"``. Its value is an object that has, by
+        key of the configurations, an object with ``kind`` (``uniform``, ``loguniform``, ``randint``,
+        ``lograndint``), ``lower`` and ``upper``, or with the kind ``choice`` and ``values``. Each other
+        line is a curve: ``"config"``, ``"seconds"``, and for each metric the list of its values, in which
+        null stands for NaN.
+
+        Args:
+            path: The path of the file.
 
         Raises:
-            ConfigError: It is no such table; the message names the file and the line.
-            FileNotFoundError: There is none.
+            ConfigError: The file has another format; the message names the file and the curve or key.
+            FileNotFoundError: The file does not exist.
         """
         opened = gzip.open if os.fspath(path).endswith(".gz") else open
         with opened(path, "rt", encoding="utf-8") as file:
@@ -122,7 +127,7 @@ class Curves:
                 curves = [_read(line) for line in lines]
                 return cls(curves, domains and {k: _domain(k, d) for k, d in domains.items()})
             except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as exc:
-                raise ConfigError(f"{os.fspath(path)} is no table of curves: {exc}") from exc
+                raise ConfigError(f"{os.fspath(path)} is not a table of curves: {exc}") from exc
 
     def __len__(self) -> int:
         return len(self._curves)
@@ -131,12 +136,12 @@ class Curves:
         return self._curves[number]
 
     def space(self, kind: SpaceKind = "rows") -> dict[str, Any]:
-        """Return a config to tune over.
+        """Return a search space for the argument ``config`` of a run.
 
         Args:
-            kind: ``"rows"``: one curve of the table, each as likely as another; ``"grid"``: each curve of
-                the table once; ``"domains"``: any configuration within the domains, which gets the curve
-                that lies nearest, so that searchers and PBT have something to search.
+            kind: ``"rows"`` for one curve of the table, each with the same probability; ``"grid"`` for each
+                curve of the table once; ``"domains"`` for any configuration within the domains, which
+                trains on the nearest curve. Searchers and PBT need ``"domains"``.
 
         Raises:
             ConfigError: ``kind`` is none of these.
@@ -148,54 +153,54 @@ class Curves:
                 return {CURVE: grid_search(list(range(len(self))))}
             case "domains":
                 return dict(self.domains)
-        raise ConfigError(f"kind is {safe_repr(kind)}; 'rows', 'grid' or 'domains' is wanted")
+        raise argument_error("Curves.space()", "kind", "'rows', 'grid' or 'domains'", kind)
 
     def find(self, config: Mapping[str, Any]) -> int:
-        """Return the number of the curve of a configuration, or of the one that is nearest to it.
+        """Return the number of the curve that is nearest to a configuration.
 
-        Near means: each number as its place between the bounds of its domain (in logarithms where the
-        domain is), words as equal or not.
+        The distance is Euclidean. Each number counts as its fraction of the range of its domain (in
+        logarithms if the domain is logarithmic); two different other values have a distance of 1.
 
         Args:
-            config: ``{"curve": number}``, or a value for each key; other keys count for nothing.
+            config: ``{"curve": number}``, or a value for each key of the table; other keys are ignored.
 
         Raises:
-            ConfigError: A key is missing, or a value is none of its domain's kind.
+            ConfigError: A key is missing, or a value does not fit its domain.
         """
         number = config.get(CURVE)
         if number is not None and CURVE not in self.domains:
             if isinstance(number, int) and 0 <= number < len(self):
                 return number
-            raise ConfigError(
-                f"config[{CURVE!r}] is {safe_repr(number)}; the curves have the "
-                f"numbers 0 to {len(self) - 1}"
+            raise argument_error(
+                "", f"config[{CURVE!r}]", f"an int from 0 to {len(self) - 1}", number
             )
-        place = self._place(config)
-        if place not in self._found:
-            distances = (math.dist(place, other) for other in self._places)
-            self._found[place] = min(zip(distances, range(len(self)), strict=True))[1]
-        return self._found[place]
+        point = self._point(config)
+        if point not in self._nearest:
+            distances = (math.dist(point, other) for other in self._points)
+            self._nearest[point] = min(zip(distances, range(len(self)), strict=True))[1]
+        return self._nearest[point]
 
     @functools.cached_property
     def trainable(self) -> type[Trainable]:
-        """What is given to :func:`asynctune.run`: a class that reports what the table says.
+        """The trainable for :func:`asynctune.run`: a class that reports the results of the table.
 
-        A :class:`SimulatedExecutor` takes the time that the table says; any other executor none.
+        A :class:`SimulatedExecutor` takes the seconds of the table for each step; any other executor trains
+        without delay.
         """
         return type("Curve", (TabulatedTrainable,), {"curves": self})
 
-    def _place(self, config: Mapping[str, Any]) -> tuple[float, ...]:
+    def _point(self, config: Mapping[str, Any]) -> tuple[float, ...]:
         missing = [name for name in self._axes if name not in config]
         if missing:
             raise ConfigError(
-                f"config has no {missing[0]!r}; a curve is found by {', '.join(self._axes)}, or by "
-                f"{CURVE!r}, its number"
+                f"config has no {missing[0]!r}; it must have {', '.join(self._axes)}, or {CURVE!r}, the "
+                "number of a curve"
             )
-        return tuple(x for name, axis in self._axes.items() for x in axis.place(config[name]))
+        return tuple(x for name, axis in self._axes.items() for x in axis.coordinates(config[name]))
 
 
 class TabulatedTrainable(Trainable):
-    """Reports the steps of a curve, one after the other. :attr:`Curves.trainable` is one with a table."""
+    """Reports the steps of a curve one after the other. :attr:`Curves.trainable` adds the table."""
 
     curves: ClassVar[Curves]
 
@@ -221,13 +226,13 @@ class TabulatedTrainable(Trainable):
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """How the values of one key are laid out, for distances."""
+    """The values of one key as coordinates, for distances."""
 
     name: str
     low: float = 0.0
     high: float = 1.0
     log: bool = False
-    words: tuple[Any, ...] = ()
+    categories: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, name: str, domain: Domain) -> _Axis:
@@ -236,28 +241,23 @@ class _Axis:
                 low, high = min(values), max(values)
                 return cls(name, low, high, log=low > 0 and high >= 4 * low)
             case Choice(values):
-                return cls(name, words=tuple(values))
+                return cls(name, categories=tuple(values))
             case Uniform(low=low, high=high) | RandInt(low=low, high=high):
                 return cls(name, low, high)
             case LogUniform(low=low, high=high) | LogRandInt(low=low, high=high):
                 return cls(name, low, high, log=True)
-        raise ConfigError(
-            f"domains[{name!r}] is {safe_repr(domain)}; uniform, loguniform, randint, "
-            f"lograndint or choice is "
-            "wanted"
-        )
+        kinds = f"{', '.join(_MAKERS)} or choice"
+        raise argument_error("Curves", f"domains[{name!r}]", kinds, domain)
 
-    def place(self, value: Any) -> tuple[float, ...]:
-        if self.words:
-            if value not in self.words:
-                raise ConfigError(
-                    f"config[{self.name!r}] is {safe_repr(value)}; one of "
-                    f"{safe_repr(list(self.words))} is wanted"
-                )
-            # Two different words lie at a distance of 1.
-            return tuple(math.sqrt(0.5) * (value == word) for word in self.words)
+    def coordinates(self, value: Any) -> tuple[float, ...]:
+        if self.categories:
+            if value not in self.categories:
+                what = f"one of {safe_repr(list(self.categories))}"
+                raise argument_error("", f"config[{self.name!r}]", what, value)
+            # With these coordinates two different categories have a distance of 1.
+            return tuple(math.sqrt(0.5) * (value == category) for category in self.categories)
         if not _is_number(value):
-            raise ConfigError(f"config[{self.name!r}] is {safe_repr(value)}; a number is wanted")
+            raise argument_error("", f"config[{self.name!r}]", "a finite number", value)
         within = min(max(value, self.low), self.high)
         if self.low == self.high:
             return (0.0,)
@@ -275,19 +275,19 @@ def _check(number: int, curve: Curve, first: Curve) -> None:
         raise ConfigError(f"curve {number} has no steps")
     if curve.config.keys() != first.config.keys() or curve.metrics.keys() != first.metrics.keys():
         raise ConfigError(
-            f"curve {number} has the keys {sorted(curve.config)} and the metrics {sorted(curve.metrics)}, "
-            f"curve 0 has {sorted(first.config)} and {sorted(first.metrics)}; the same are wanted"
+            f"curve {number} must have the keys {sorted(first.config)} and the metrics "
+            f"{sorted(first.metrics)} of curve 0, got {sorted(curve.config)} and {sorted(curve.metrics)}"
         )
     if not all(_is_number(value) and value >= 0 for value in curve.seconds):
-        raise ConfigError(f"curve {number}: seconds are not all numbers of at least 0")
+        raise ConfigError(f"seconds of curve {number} must all be finite numbers of at least 0")
     for name, values in curve.metrics.items():
         if len(values) != len(curve):
             raise ConfigError(
-                f"curve {number} has {len(values)} values of {name} and {len(curve)} of seconds; as many "
-                "are wanted"
+                f"{name} of curve {number} must have {len(curve)} values, as many as seconds, got "
+                f"{len(values)}"
             )
         if not all(isinstance(value, int | float) for value in values):
-            raise ConfigError(f"curve {number}: the values of {name} are not all numbers")
+            raise ConfigError(f"{name} of curve {number} must have numbers as values")
 
 
 def _read(line: dict[str, Any]) -> Curve:
@@ -299,17 +299,15 @@ def _read(line: dict[str, Any]) -> Curve:
     return Curve(config, tuple(seconds), metrics)
 
 
-def _domain(name: str, told: dict[str, Any]) -> Domain:
-    kind = told["kind"]
+def _domain(name: str, values: dict[str, Any]) -> Domain:
+    kind = values["kind"]
     if kind == "choice":
-        return choice(told["values"])
+        return choice(values["values"])
     if kind not in _MAKERS:
-        raise ConfigError(
-            f"the domain of {name!r} is of the kind {safe_repr(kind)}; one of {', '.join(_MAKERS)}, choice "
-            "is wanted"
-        )
-    made: Domain = _MAKERS[kind](told["lower"], told["upper"])
-    return made
+        kinds = f"{', '.join(_MAKERS)} or choice"
+        raise argument_error("", f"kind of the domain of {name!r}", kinds, kind)
+    domain: Domain = _MAKERS[kind](values["lower"], values["upper"])
+    return domain
 
 
 def _spanned(curves: Sequence[Curve]) -> dict[str, Domain]:
@@ -320,7 +318,7 @@ def _span(values: list[Any]) -> Domain:
     if not all(_is_number(value) for value in values):
         return choice(list(dict.fromkeys(values)))
     low, high = min(values), max(values)
-    far = low > 0 and high >= _WIDE * low
+    log = low > 0 and high >= _WIDE_RANGE * low
     if all(isinstance(value, int) for value in values):
-        return lograndint(low, high + 1) if far else randint(low, high + 1)
-    return loguniform(low, high) if far else uniform(low, high)
+        return lograndint(low, high + 1) if log else randint(low, high + 1)
+    return loguniform(low, high) if log else uniform(low, high)

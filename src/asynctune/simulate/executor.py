@@ -1,4 +1,4 @@
-"""Workers that read their results out of a table, and take the time that it says."""
+"""The executor of simulated runs: its actors read results and durations from a table of curves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import anyio
-
 from asynctune import result as _result
-from asynctune._checks import safe_repr
+from asynctune._checks import argument_error, check_int, check_number
 from asynctune.errors import CheckpointCorrupt, ConfigError
 from asynctune.executors.actor import Actor, ActorSpec, Step
 from asynctune.executors.base import Executor
@@ -27,24 +25,25 @@ from asynctune.trainable.counters import Counters
 from asynctune.trainable.worker.calls import Answer, AnswerKind, describe
 
 SIMULATED_S = "simulated_s"
-"""In each row: the time at which it came, in seconds since the loop began, fractions included."""
+"""The key of each row for its virtual time: a float, in seconds since the start of the loop."""
 
 _NULL = Answer(AnswerKind.VALUE, b"null")
+_NAME = "SimulatedExecutor"
 
 
 class SimulatedExecutor(Executor):
-    """Lends actors that step through a table of curves in the time of the event loop.
+    """Leases actors that step through a table of curves in the time of the event loop.
 
-    In a :class:`VirtualLoop` that takes no time at all; in any other as long as the table says.
-    Checkpoints are kept in memory, as long as this executor lives: a simulated run cannot be resumed. A
-    trial that begins from another's checkpoint goes on with its own curve at the step of the checkpoint.
+    In a :class:`VirtualLoop` the steps take no real time; in any other loop they take the seconds of the
+    table. Checkpoints stay in memory until the executor is closed, so a simulated run cannot be resumed. A
+    trial that starts from another trial's checkpoint continues its own curve at the step of the checkpoint.
 
     Args:
         curves: The table; runs tune its :attr:`Curves.trainable`.
-        workers: How many trials train at once.
+        workers: The number of trials that train at once.
         setup_s: The seconds that building a trial takes.
         save_s: The seconds that saving a checkpoint takes.
-        restore_s: The seconds that restoring one takes.
+        restore_s: The seconds that restoring a checkpoint takes.
 
     Raises:
         ConfigError: An argument is wrong; the message names it.
@@ -60,13 +59,12 @@ class SimulatedExecutor(Executor):
         restore_s: float = 0,
     ) -> None:
         if not isinstance(curves, Curves):
-            raise ConfigError(f"curves is {safe_repr(curves)}; a Curves is wanted")
-        if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-            raise ConfigError(f"workers is {safe_repr(workers)}; an int of 1 or more is wanted")
+            raise argument_error(_NAME, "curves", "a Curves object", curves)
+        workers = check_int(_NAME, "workers", workers, 1)
         self._seconds = {
-            "_setup": _duration("setup_s", setup_s),
-            "save": _duration("save_s", save_s),
-            "restore": _duration("restore_s", restore_s),
+            "_setup": check_number(_NAME, "setup_s", setup_s, least=0),
+            "save": check_number(_NAME, "save_s", save_s, least=0),
+            "restore": check_number(_NAME, "restore_s", restore_s, least=0),
         }
         self._curves = curves
         self._checkpoints: dict[str, _Saved] = {}
@@ -77,23 +75,13 @@ class SimulatedExecutor(Executor):
         cls = serialized.cls
         if not issubclass(cls, TabulatedTrainable) or cls.curves is not self._curves:
             raise ConfigError(
-                f"the trainable is {serialized.name}; a SimulatedExecutor trains nothing but that of its "
-                "table: pass curves.trainable"
+                "trainable must be that of the SimulatedExecutor's table, got "
+                f"{serialized.name}; pass curves.trainable"
             )
         return serialized
 
     async def _start(self, spec: ActorSpec) -> Actor:
-        actor = _CurveActor(spec, self._curves, self._seconds, self._checkpoints)
-        try:
-            await actor.build()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await actor.kill()
-            raise
-        return actor
-
-    async def _finish(self, actor: Actor) -> None:
-        await actor.kill()
+        return _CurveActor(spec, self._curves, self._seconds, self._checkpoints)
 
     async def _close(self) -> None:
         self._checkpoints.clear()
@@ -101,14 +89,14 @@ class SimulatedExecutor(Executor):
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """A checkpoint: how far a trial had come, and what it had counted."""
+    """A checkpoint: the step of a trial on its curve, and the state of its counters."""
 
     step: int
     counters: dict[str, Any]
 
 
 class _CurveActor(Actor):
-    """A place in a curve. Each call takes its time, and what it does it does at the end of it."""
+    """A position on a curve. Each call takes its seconds, and has its effect at the end of them."""
 
     def __init__(
         self,
@@ -128,12 +116,7 @@ class _CurveActor(Actor):
         self._row: Row = {}
         self._timer: asyncio.Handle | None = None
 
-    async def build(self) -> None:
-        self._pending, self._pending_method = self._begin("_setup", ()), "_setup"
-        await self._awaited()
-
-    async def kill(self) -> None:
-        self._gone = True
+    async def _kill(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self._pending is not None and not self._pending.done():
@@ -145,28 +128,29 @@ class _CurveActor(Actor):
             seconds = self._curve.seconds[min(self._step_number, len(self._curve) - 1)]
         else:
             seconds = self._seconds.get(method, 0.0)
-        do: Callable[..., Answer] = getattr(self, f"_do_{method.lstrip('_')}")
-        self._timer = self._loop.call_later(seconds, self._answer, future, do, args)
+        perform: Callable[..., Answer] = getattr(self, f"_do_{method.lstrip('_')}")
+        self._timer = self._loop.call_later(seconds, self._answer, future, perform, args)
         return future
 
     @staticmethod
     def _answer(
-        future: asyncio.Future[Answer], do: Callable[..., Answer], args: tuple[Any, ...]
+        future: asyncio.Future[Answer], perform: Callable[..., Answer], args: tuple[Any, ...]
     ) -> None:
         if future.done():
             return
         try:
-            future.set_result(do(*args))
+            future.set_result(perform(*args))
         except Exception as exc:
             future.set_result(describe(exc))
 
-    def _step(self, answer: Answer) -> Step:
+    def _parse_step(self, answer: Answer) -> Step:
+        # The row itself, which saves the time of parsing JSON.
         return Step(self._row, answer.body, ended=False, checkpoint=False)
 
-    # -- what is done at the end of the time that it takes ----------------------------------------
+    # -- the effects of calls ---------------------------------------------------------------------
 
     def _do_setup(self) -> Answer:
-        self._take(self.spec.config)
+        self._set_config(self.spec.config)
         return _NULL
 
     def _do_train(self) -> Answer:
@@ -201,7 +185,8 @@ class _CurveActor(Actor):
         saved = self._checkpoints.get(checkpoint_path)
         if saved is None:
             raise CheckpointCorrupt(
-                f"{checkpoint_path} is no checkpoint of this executor, which keeps its own in memory"
+                f"{checkpoint_path} is no checkpoint of this executor; a SimulatedExecutor keeps its "
+                "checkpoints in memory and can restore no others"
             )
         self._restore(saved)
         return _NULL
@@ -223,7 +208,7 @@ class _CurveActor(Actor):
         return Answer(AnswerKind.VALUE, b"{}")
 
     def _do_reset_config(self, new_config: dict[str, Any]) -> Answer:
-        self._take(new_config)
+        self._set_config(new_config)
         self._step_number = 0
         return Answer(AnswerKind.VALUE, b"true")
 
@@ -235,7 +220,7 @@ class _CurveActor(Actor):
 
     # -- small helpers --------------------------------------------------------------------------
 
-    def _take(self, config: dict[str, Any]) -> None:
+    def _set_config(self, config: dict[str, Any]) -> None:
         self._curve = self._curves[self._curves.find(config)]
         self._shown = _result.shown(config)
 
@@ -250,12 +235,3 @@ class _CurveActor(Actor):
 @functools.lru_cache(maxsize=64)
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def _duration(name: str, value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value >= 0):
-        raise ConfigError(
-            f"{name} is {safe_repr(value)}; a number of seconds of at least 0 is wanted"
-        )
-    return float(value)

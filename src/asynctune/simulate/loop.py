@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: hours of waiting pass at once, and always in the same order."""
+"""An event loop in virtual time: the clock jumps to the next timer, and the order of events is fixed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from asynctune.errors import ConfigError
 from asynctune.storage import filesystem as _files
 
 T = TypeVar("T")
-_TURNS = 32
+_SELECT_INTERVAL = 32
+"""The number of turns of the loop between two calls of the system's ``select``."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop with a clock of its own, which begins at 0.
+    """The selector loop of asyncio with a virtual clock, which starts at 0.
 
-    When nothing is ready, the clock jumps to the next timer. While a thread works (anyio's, or one of
-    ``run_in_executor``) it stands still, and what the thread returns is taken up when all else is done
-    that can be done at this time. Threads of anyio work one at a time. So the order in which things
-    happen depends on nothing outside of the program.
+    When no callback is ready, the clock jumps to the next timer. While a thread works (one of anyio or of
+    ``run_in_executor``) the clock stands still, and the loop handles the result of the thread after all
+    other callbacks that are ready at this time. Threads of anyio work one at a time. So the order of events
+    depends only on the program.
 
-    Use it as ``asyncio.Runner(loop_factory=VirtualLoop)``, or with :func:`run`. Processes, sockets and
-    threads that are started by hand do not stop the clock: what waits for them is as slow as they are,
-    while everybody else is infinitely fast.
+    Use the loop as ``asyncio.Runner(loop_factory=VirtualLoop)``, or with :func:`run`. Processes, sockets
+    and threads that the program starts by hand do not stop the clock: a task that waits for them waits in
+    real time, while the timers of all other tasks expire at once.
     """
 
     def __init__(self) -> None:
@@ -47,13 +48,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._selected)
 
     def time(self) -> float:
-        """Return the virtual time, in seconds."""
+        """Return the virtual time in seconds."""
         return self._now
 
     def run_forever(self) -> None:
         if self._owner is None:
             self._owner = threading.get_ident()
-            # It ends at once, but only inside the loop can anyio be asked.
+            # A task, since anyio has limiters only inside a running loop.
             self._limiting = self.create_task(_one_thread_at_a_time())
         super().run_forever()
 
@@ -65,6 +66,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         if threading.get_ident() == self._owner:
             return super().call_soon_threadsafe(callback, *args, context=context)
+        # From another thread: idle() runs the callback, once the loop has nothing else to do.
         context = context or contextvars.copy_context()
         handle = asyncio.Handle(callback, args, self, context)
         self._returned.append((handle, callback, args, context))
@@ -80,7 +82,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *args: Any) -> None:
-        self._executing += 1  # the time limit that Python 3.12 sets itself is not to jump by
+        self._executing += 1  # else the clock would jump over the time limit of Python 3.12
         try:
             await super().shutdown_default_executor(*args)
         finally:
@@ -90,10 +92,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._executing -= 1
 
     def idle(self, timeout: float | None) -> bool:
-        """Nothing is ready. Make something ready; tell whether that has to be waited for.
+        """Advance the loop while no callback is ready. Return whether the caller has to wait in real time.
+
+        Schedules the callbacks of threads, or else moves the clock to the next timer.
 
         Args:
-            timeout: The seconds to the next timer, None if there is none.
+            timeout: The seconds to the next timer; None if there is none.
         """
         if self._returned:
             while self._returned:
@@ -103,15 +107,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return False
         if timeout is None or self._executing or self._threads_at_work():
             return True
-        # A timer that lies nearer than the clock can show is still to be reached.
+        # At least one step of a float, or a timer that is nearer than that would never expire.
         self._now = max(self._now + timeout, math.nextafter(self._now, math.inf))
         return False
 
     def _threads_at_work(self) -> bool:
-        """Tell whether a thread of anyio's has not returned yet.
+        """Return whether a thread of anyio is at work.
 
-        anyio has no public word for it: who uses a limiter of his own does not show in the default one. Its
-        threads know their pool, which is those that there are and those of them that are idle.
+        anyio offers no public way to ask: its default limiter does not count threads of other limiters. But
+        each thread has the collections of all threads of its loop and of the idle ones among them.
         """
         if self._pool is None:
             for thread in threading.enumerate():
@@ -121,10 +125,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Asks the loop before it waits, and the system only now and then.
+    """Lets the loop advance instead of waiting, and calls the system's ``select`` only now and then.
 
-    The loop's own pipe, the only file that is watched in a simulation, tells of signals; what threads
-    return the loop knows without it.
+    In a simulation the only watched file is the loop's own pipe, which reports signals and the callbacks of
+    threads; the loop has the callbacks of threads without it.
     """
 
     def __init__(self, loop: VirtualLoop) -> None:
@@ -135,7 +139,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self._turns += 1
         found: list[tuple[selectors.SelectorKey, int]] = []
-        if len(self.get_map()) > 1 or self._turns % _TURNS == 0:
+        if len(self.get_map()) > 1 or self._turns % _SELECT_INTERVAL == 0:
             found = super().select(0)
         if not found and (timeout is None or timeout > 0) and self._loop.idle(timeout):
             found = super().select(None)
@@ -143,7 +147,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class _Unsynced(_files.FileSystem):
-    """Leaves it to the system when files reach the disk: a simulation can be run again."""
+    """A file system without syncs: a simulation that a power loss destroys can be run again."""
 
     __slots__ = ()
 
@@ -160,28 +164,30 @@ class _Unsynced(_files.FileSystem):
 def run(
     what: Callable[..., Coroutine[Any, Any, T]] | Awaitable[T], /, *args: Any, **kwargs: Any
 ) -> T:
-    """Run a coroutine in virtual time, to its end; the twin of :func:`asyncio.run`.
+    """Run a coroutine in virtual time to its end, as :func:`asyncio.run` does in real time.
 
-    Experiments in it do not wait for the disk either: a crash of the machine may take them.
+    Experiments of the coroutine do not wait for the disk either: a crash of the machine may destroy them.
 
     Args:
-        what: An ``async def`` function, or what calling one gave.
-        *args: What the function is called with.
-        **kwargs: The same, by name.
+        what: An ``async def`` function, or the coroutine that a call of one returned.
+        *args: The positional arguments of the function.
+        **kwargs: The keyword arguments of the function.
 
     Returns:
-        What it returned.
+        The return value of the coroutine.
 
     Raises:
-        ConfigError: ``what`` is neither.
+        ConfigError: ``what`` is neither a function nor an awaitable.
     """
     if (args or kwargs) and not callable(what):
-        raise ConfigError("simulate.run() was given arguments, and no function that takes them")
+        raise ConfigError(
+            f"what of simulate.run() must be an async function if arguments follow, got {safe_repr(what)}"
+        )
     started: Any = what(*args, **kwargs) if callable(what) else what
     if not inspect.isawaitable(started):
         raise ConfigError(
-            f"simulate.run() was given {safe_repr(what)}; an async function, or the coroutine that "
-            "calling one gives, is wanted"
+            "what of simulate.run() must be an async function or the coroutine that a call of one returns, "
+            f"got {safe_repr(what)}"
         )
     context = contextvars.copy_context()
     context.run(_files.current.set, _Unsynced())

@@ -1,4 +1,4 @@
-"""A whole run on a table of curves, with nothing left of it on the disk."""
+"""A run on a table of curves that leaves no files behind."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from asynctune.simulate.executor import SimulatedExecutor
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What came of a simulated run.
+    """The outcome of a simulated run.
 
     Args:
-        rows: All results, in the order in which they came; each has its time as ``simulated_s``.
-        seconds: How long the run would have taken.
-        analysis: The analysis. Of a run without a ``storage_path`` it knows each trial's last result, and
-            no longer its earlier ones.
+        rows: All results in the order in which they were reported, each with its time as ``simulated_s``.
+        seconds: The virtual duration of the run, in seconds.
+        analysis: The analysis of the run. Without a ``storage_path`` its files are deleted, so that it has
+            only the last result of each trial.
     """
 
     rows: list[Row]
@@ -50,16 +50,16 @@ async def tune(
 
     Args:
         curves: The table.
-        workers: How many trials train at once.
-        setup_s: The seconds that building a trial takes.
-        save_s: The seconds that saving a checkpoint takes.
-        restore_s: The seconds that restoring one takes.
-        **arguments: As for :func:`asynctune.run`. By default ``config`` is ``curves.space()``, there are no
-            loggers and nothing is shown, and the folder of results is a temporary one, which is gone when
-            this returns.
+        workers: The number of trials that train at once.
+        setup_s: The virtual seconds that building a trial takes.
+        save_s: The virtual seconds that saving a checkpoint takes.
+        restore_s: The virtual seconds that restoring a checkpoint takes.
+        **arguments: The arguments of :func:`asynctune.run`. The defaults differ: ``config`` is
+            ``curves.space()``, ``loggers`` is empty, ``verbose`` is 0, and the results directory is a
+            temporary one, which is deleted before this returns.
 
     Returns:
-        What came of it.
+        The rows, the duration and the analysis of the run.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -68,20 +68,20 @@ async def tune(
     pool = SimulatedExecutor(curves, workers, setup_s=setup_s, save_s=save_s, restore_s=restore_s)
     async with AsyncExitStack() as stack:
         if arguments.get("storage_path") is None and arguments.get("local_dir") is None:
-            folder = await run_uninterrupted(_temporary, undo=TemporaryDirectory.cleanup)
-            stack.push_async_callback(run_uninterrupted, folder.cleanup, undo=_nothing)
-            arguments["storage_path"] = folder.name
+            directory = await run_uninterrupted(_temporary, undo=TemporaryDirectory.cleanup)
+            stack.push_async_callback(run_uninterrupted, directory.cleanup, undo=_nothing)
+            arguments["storage_path"] = directory.name
         await stack.enter_async_context(pool)
-        given: dict[str, Any] = {"config": curves.space(), "loggers": [], "verbose": 0} | arguments
-        began = loop.time()
-        analysis = await run(curves.trainable, executor=pool, **given)
-        seconds = loop.time() - began
+        defaults: dict[str, Any] = {"config": curves.space(), "loggers": [], "verbose": 0}
+        start = loop.time()
+        analysis = await run(curves.trainable, executor=pool, **(defaults | arguments))
+        seconds = loop.time() - start
         rows = await anyio.to_thread.run_sync(_rows, analysis.path)
         return Simulated(rows, seconds, analysis)
 
 
 def _rows(directory: str) -> list[Row]:
-    """Read the rows of a run, in the order in which they came. In a thread."""
+    """Read the rows of a run from its journal, in order. Call it in a thread."""
     journal = JournalReader(Path(directory, FILE_NAME))
     events = (event for _, event in journal.events())
     return [event.row for event in events if isinstance(event, ev.Reported)]

@@ -1,4 +1,4 @@
-"""The search space: what a config may hold, how configs are drawn from it and rebuilt."""
+"""The search space: the markers of a config, and how configs are drawn from it and rebuilt."""
 
 from asynctune.space.domains import (
     choice,

@@ -1,4 +1,4 @@
-"""A space as text, by which a resume tells whether it was given the space that it began with."""
+"""Description of a space as text, with which a resume checks that the space is still the same."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from asynctune.space.domains import Choice, Domain, SampleFrom
 from asynctune.space.sampling import Grid, stable_text
 from asynctune.space.spec import Path, path_text
 
-_LONG = 200
+_MAX_LENGTH = 200
 
 
 def fingerprint(tree: Any) -> dict[str, str]:
-    """Describe a space: path -> what is there.
+    """Return the description of each path of a space.
 
-    Samplers, grids and values are described wholly; functions, and objects whose repr another process
-    would not give, by their kind and name alone.
+    Samplers, grids and plain values are described in full; functions, and objects whose repr differs
+    between processes, by their type and name alone.
 
     Args:
-        tree: The space, its grids as :class:`~asynctune.space.sampling.Grid`.
+        tree: The config, with its grids as :class:`~asynctune.space.sampling.Grid`.
     """
-    return {path_text(path): _cut(text) for path, text in _leaves((), tree)}
+    return {path_text(path): _shorten(text) for path, text in _leaves((), tree)}
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """List what differs between two outlines, a sentence each."""
+    """Return the differences between two fingerprints, a sentence each."""
     found = []
     for path in sorted(before.keys() | now.keys()):
         old, new = before.get(path), now.get(path)
         name = f"config[{path!r}]" if path else "config"
         if old is None:
-            found.append(f"{name} is {new} and was not there")
+            found.append(f"{name} is {new} and was missing")
         elif new is None:
-            found.append(f"{name} was {old} and is not there")
+            found.append(f"{name} was {old} and is missing")
         elif old != new:
             found.append(f"{name} was {old} and is {new}")
     return found
@@ -78,14 +78,14 @@ def _text(node: Any) -> str:
         return repr(node)
     if node is None or type(node) in (bool, int, float, str):
         return json.dumps(node)
-    # Functions have an address in their repr, and a class may have come into another module.
+    # The repr of a function holds an address, and that of a class a module that may have been renamed.
     name = getattr(node, "__name__", None) if callable(node) else None
-    told = name if isinstance(name, str) else stable_text(node)
-    return f"<{type(node).__qualname__}{'' if told is None else f' {told}'}>"
+    text = name if isinstance(name, str) else stable_text(node)
+    return f"<{type(node).__qualname__}{'' if text is None else f' {text}'}>"
 
 
-def _cut(text: str) -> str:
-    if len(text) <= _LONG:
+def _shorten(text: str) -> str:
+    if len(text) <= _MAX_LENGTH:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
-    return f"{text[: _LONG // 2]}... ({len(text)} characters, sha256 {digest})"
+    return f"{text[: _MAX_LENGTH // 2]}... ({len(text)} characters, sha256 {digest})"

@@ -1,7 +1,7 @@
-"""How a config is made of a tree with markers in it: by drawing, or by what a journal says was drawn.
+"""Configs from a tree with markers: drawn at random, or rebuilt from the draws that a journal recorded.
 
-Each marker is replaced when it is first asked for, so functions may read any other value. Each draw
-has a generator of its own, so neither the order nor another marker changes what it gives.
+Each marker is replaced on first access, so functions may read any other value. Each draw has its own
+random generator, so neither the order of the draws nor another marker changes its result.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asynctune._checks import function_name, safe_repr, safe_str
+from asynctune._checks import argument_error, function_name, safe_repr, safe_str
 from asynctune.errors import ConfigError, SpecMismatch
 from asynctune.space.domains import Choice, Domain, SampleFrom, is_grid
-from asynctune.space.spec import DictView, ListView, Path, Spec, View, generator, path_text, place
+from asynctune.space.spec import DictView, ListView, Path, Spec, View, generator, locate, path_text
 
-_TAG_LENGTH = 120
-_REPR_LENGTH = 200
-_DEEPEST_NOTE = 32
-DEEPEST = 64
-"""How deep a config may be: secrets are looked for so far down, and it is shown so far."""
-_MOST_BITS = 10_000
-ENDLESS = f"an int of more than {_MOST_BITS} bits, which no text can hold; give a smaller one"
+_MAX_TAG_LENGTH = 120
+_MAX_REPR_LENGTH = 200
+_MAX_JSON_DEPTH = 32
+MAX_DEPTH = 64
+"""The maximum depth of a config. Neither the search for secrets nor the display of a config goes deeper."""
+# Python refuses to convert an int of more than 4,300 digits (14,280 bits) to text.
+_MAX_BITS = 10_000
+SMALLER_INT = f"an int of at most {_MAX_BITS} bits"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A config without markers, and how it came about.
+    """A config without markers, and the draws that it was made from.
 
     Args:
         config: The config.
-        drawn: What was drawn, by path (``"model/layers/0"``), as plain JSON: a number; ``{"grid": 2}``
-            or ``{"choice": 1}``, a position; ``{"value": x}`` or ``{"repr": "..."}`` of a function,
-            with the ``"seed"`` of ``spec.rng`` if it is needed again. Where what was picked is itself
-            a sampler, ``"then"`` says what that drew.
-        tag: What was drawn as a label, e.g. ``a=x,k=0.12346``.
-        others: What a searcher set in the config beside its markers.
+        drawn: The record of each draw, by path (``"model/layers/0"``), as plain JSON: a number;
+            ``{"grid": 2}`` or ``{"choice": 1}``, an index; ``{"value": x}`` or ``{"repr": "..."}`` of a
+            function, with the ``"seed"`` of ``spec.rng`` if a rebuild needs it. If the picked element
+            is itself a sampler, ``"then"`` holds the record of its draw.
+        tag: A label of the draws, e.g. ``a=x,k=0.12346``.
+        others: Values that a searcher set in the config at paths without a sampler.
     """
 
     config: dict[Any, Any]
@@ -49,23 +50,29 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A ``grid_search`` that was checked."""
+    """A ``grid_search`` whose values were checked."""
 
     values: tuple[Any, ...]
 
 
 class _Resolver:
-    """Replaces the markers of one config, each when it is first asked for."""
+    """Replaces the markers of one config, each on first access."""
 
     def __init__(self, tree: Any) -> None:
         self._tree = tree
         self._values: dict[Path, Any] = {}
         self._drawn: dict[Path, Any] = {}
         self._pending: list[Path] = []
-        self._on_message: ConfigError | None = None
+        self._raised: ConfigError | None = None
 
     def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
-        """Return what to note of a draw, and what was drawn. ``depth`` counts draws at the path."""
+        """Return the record of a draw and the drawn value.
+
+        Args:
+            path: The path of the marker.
+            marker: The marker; at a depth above 0 the one that the previous draw picked.
+            depth: The number of previous draws at the path.
+        """
         raise NotImplementedError
 
     def variant(self) -> Variant:
@@ -75,21 +82,19 @@ class _Resolver:
         return Variant(config, drawn, _tag(config, paths))
 
     def build(self, path: Path, node: Any) -> Any:
-        """Return a node without markers; its containers are new, its leaves those given."""
-        node = self._settle(path, node)
+        """Return a node without markers. Its containers are new, its leaves are the same objects."""
+        node = self._resolve(path, node)
         try:
             return rebuild_config(node, lambda key, item: self.build((*path, key), item))
         except ConfigError:
             raise
-        except (
-            Exception
-        ) as exc:  # a container of the user's own, such as a tuple with another __new__
-            what = f"a {type(node).__qualname__} cannot be made again of what it holds"
-            raise self._tell(ConfigError(f"{place(path)}: {what}: {safe_str(exc)}")) from exc
+        except Exception as exc:  # a user's container class, such as a tuple with another __new__
+            what = f"a {type(node).__qualname__} cannot be rebuilt from its items"
+            raise self._remember(ConfigError(f"{locate(path)}: {what}: {safe_str(exc)}")) from exc
 
     def view(self, path: Path, node: Any) -> Any:
-        """Return a node for a function to read: what holds containers or markers, lazily."""
-        node = self._settle(path, node)
+        """Return a node for a function to read: a lazy view if it holds containers or markers."""
+        node = self._resolve(path, node)
         if isinstance(node, dict):
             return DictView(self, path, node)
         lazy = (dict, list, tuple, Domain, SampleFrom)
@@ -97,14 +102,14 @@ class _Resolver:
             return ListView(self, path, node)
         return self.build(path, node)
 
-    def _settle(self, path: Path, node: Any) -> Any:
+    def _resolve(self, path: Path, node: Any) -> Any:
         if not isinstance(node, Domain | SampleFrom | Grid):
             return node
         if path not in self._values:
             if path in self._pending:
                 cycle = [*self._pending[self._pending.index(path) :], path]
-                drawing = " -> ".join(map(path_text, cycle))
-                raise self._tell(ConfigError(f"{place(path)} depends on itself: {drawing}"))
+                text = " -> ".join(map(path_text, cycle))
+                raise self._remember(ConfigError(f"{locate(path)} depends on itself: {text}"))
             self._pending.append(path)
             try:
                 self._drawn[path], self._values[path] = self._chain(path, node, 0)
@@ -113,47 +118,47 @@ class _Resolver:
         return self._values[path]
 
     def _chain(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
-        note, value = self._draw(path, marker, depth)
+        record, value = self._draw(path, marker, depth)
         if isinstance(value, Domain | SampleFrom):  # picked from a grid or choice
             then, value = self._chain(path, value, depth + 1)
-            note["then"] = then
-        return note, value
+            record["then"] = then
+        return record, value
 
     def _call(self, path: Path, marker: SampleFrom, seed: str) -> tuple[Any, Any]:
         spec = Spec(DictView(self, (), self._tree), seed)
         try:
             value = self._returned(path, marker.func(spec))
         except Exception as exc:
-            if exc is self._on_message:
+            if exc is self._raised:
                 raise
             what = f"the function {function_name(marker.func)} raised {safe_str(exc)}"
-            raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
+            raise self._remember(ConfigError(f"{locate(path)}: {what}")) from exc
         if is_json(value):
             return {"value": copy.deepcopy(value)}, value
         text = stable_text(value) or safe_repr(value)
-        return {"repr": text[:_REPR_LENGTH]} | ({"seed": seed} if spec.used_rng else {}), value
+        return {"repr": text[:_MAX_REPR_LENGTH]} | ({"seed": seed} if spec.used_rng else {}), value
 
     def _returned(self, path: Path, value: Any, depth: int = 0) -> Any:
         if isinstance(value, View):
             return value.plain()
-        if is_endless(value) or depth > DEEPEST:
-            what = ENDLESS if depth <= DEEPEST else f"more than {DEEPEST} levels of containers"
-            raise self._tell(ConfigError(f"{place(path)}: the function returned {what}"))
+        name = f"{locate(path)}: the value returned by the function"
+        if is_huge_int(value) or depth > MAX_DEPTH:
+            what = SMALLER_INT if depth <= MAX_DEPTH else f"nested at most {MAX_DEPTH} levels deep"
+            raise self._remember(ConfigError(f"{name} must be {what}"))
         if isinstance(value, Domain | SampleFrom) or is_grid(value):
             hint = "draw with sampler.sample(spec.rng)"
-            raise self._tell(
-                ConfigError(f"{place(path)}: the function returned {safe_repr(value)}; {hint}")
-            )
+            raise self._remember(argument_error("", name, "free of markers", value, hint))
         return _plain(rebuild_config(value, lambda _, item: self._returned(path, item, depth + 1)))
 
-    def _tell(self, error: ConfigError) -> ConfigError:
-        # Remembered, so that it passes through the functions that asked for the value.
-        self._on_message = error
+    def _remember(self, error: ConfigError) -> ConfigError:
+        # The error propagates through every function that reads the value. _call compares it with this
+        # attribute and raises it unchanged, with the path of the value that caused it.
+        self._raised = error
         return error
 
 
 class Sampler(_Resolver):
-    """Draws."""
+    """Draws the values of a variant."""
 
     def __init__(
         self,
@@ -168,10 +173,10 @@ class Sampler(_Resolver):
         self._given = given or {}
 
     def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
-        # Each draw has a generator of its own: no other marker, nor the order, changes what it gives.
+        # The seed holds the path, so no other marker, nor the order of draws, changes the result.
         seed = f"{self._seed}/{path_text(path)}/{depth}"
         if depth == 0 and path in self._given:
-            return self._take(path, marker, self._given[path])
+            return self._use_given(path, marker, self._given[path])
         if isinstance(marker, Grid):
             position = self._positions[path]
             return {"grid": position}, marker.values[position]
@@ -184,58 +189,68 @@ class Sampler(_Resolver):
             value = marker.sample(generator(seed))
         except Exception as exc:
             what = f"{safe_repr(marker)} cannot be drawn from: {safe_str(exc)}"
-            raise self._tell(ConfigError(f"{place(path)}: {what}")) from exc
+            raise self._remember(ConfigError(f"{locate(path)}: {what}")) from exc
         return value, value
 
-    def _take(self, path: Path, marker: Any, value: Any) -> tuple[Any, Any]:
-        """Use a value that was given, if its sampler could have drawn it."""
+    def _use_given(self, path: Path, marker: Any, value: Any) -> tuple[Any, Any]:
+        """Return the record and value of a sampler whose value was given, if it can draw the value."""
         if isinstance(marker, Choice):
-            same = [at for at, category in enumerate(marker.categories) if category is value]
-            same += [at for at, category in enumerate(marker.categories) if _equal(category, value)]
+            # Several elements may be equal; the identical one, if any, is the one that was suggested.
+            same = [i for i, category in enumerate(marker.categories) if category is value]
+            same += [i for i, category in enumerate(marker.categories) if _equal(category, value)]
             if same:
                 return {"choice": same[0]}, marker.categories[same[0]]
         elif not isinstance(value, bool) and isinstance(value, numbers.Real):
             plain = int(value) if isinstance(value, numbers.Integral) else float(value)
             if math.isfinite(plain):
                 return plain, plain
-        what = f"{safe_repr(value)} was suggested, which {safe_repr(marker)} cannot give"
-        raise self._tell(ConfigError(f"{place(path)}: {what}"))
+        what = f"a value that {safe_repr(marker)} can draw"
+        raise self._remember(
+            argument_error("", f"{locate(path)}: the suggested value", what, value)
+        )
 
 
 class Rebuilder(_Resolver):
-    """Repeats what was drawn."""
+    """Makes the values of a variant from its recorded draws."""
 
     def __init__(self, tree: Any, drawn: Mapping[str, Any]) -> None:
         super().__init__(tree)
-        self._notes = drawn
+        self._records = drawn
 
     def _draw(self, path: Path, marker: Any, depth: int) -> tuple[Any, Any]:
-        note = noted = self._notes.get(path_text(path))
+        record = whole = self._records.get(path_text(path))
         for _ in range(depth):
-            note = note.get("then") if isinstance(note, Mapping) else None
+            record = record.get("then") if isinstance(record, Mapping) else None
         if isinstance(marker, SampleFrom):
-            if isinstance(note, Mapping) and "value" in note:
-                return {"value": note["value"]}, copy.deepcopy(note["value"])
-            if isinstance(note, Mapping) and "repr" in note:
-                new, value = self._call(path, marker, note.get("seed", ""))
+            if isinstance(record, Mapping) and "value" in record:
+                return {"value": record["value"]}, copy.deepcopy(record["value"])
+            if isinstance(record, Mapping) and "repr" in record:
+                new, value = self._call(path, marker, record.get("seed", ""))
                 comparable = "value" in new or stable_text(value) is not None
-                if comparable and new.get("repr") != note["repr"]:
-                    raise self._tell(_another(path, marker, note["repr"], value))
-                return dict(note), value
+                if comparable and new.get("repr") != record["repr"]:
+                    raise self._remember(_changed_value(path, marker, record["repr"], value))
+                return dict(record), value
         elif isinstance(marker, Grid | Choice):
             kind, values = "grid", getattr(marker, "values", ())
             if isinstance(marker, Choice):
                 kind, values = "choice", marker.categories
-            position = note.get(kind) if isinstance(note, Mapping) else None
+            position = record.get(kind) if isinstance(record, Mapping) else None
             if type(position) is int and 0 <= position < len(values):
                 return {kind: position}, values[position]
-        elif type(note) in (int, float):
-            return note, note
-        raise self._tell(mismatch(path_text(path), noted))
+        elif type(record) in (int, float):
+            return record, record
+        raise self._remember(mismatch(path_text(path), whole))
 
 
 def rebuild_config(node: Any, child: Callable[[Any, Any], Any]) -> Any:
-    """Return a new container with its items replaced, or a leaf as it is."""
+    """Return a copy of a container with its items replaced, or a leaf unchanged.
+
+    A tuple whose items stay the same objects is returned itself.
+
+    Args:
+        node: The container or leaf.
+        child: Called as ``child(key, item)``; returns the new item.
+    """
     if isinstance(node, dict):
         fresh = {} if type(node) is dict else copy.copy(node)
         for key, item in node.items():
@@ -265,28 +280,28 @@ def _tag(config: dict[Any, Any], paths: Sequence[Path]) -> str:
         names = [str(key) for i, key in enumerate(path) if i == last or isinstance(key, int)]
         text = f"{value:.5}" if isinstance(value, float) else _label(value)
         parts.append(f"{'_'.join(names)}={text}".replace("/", "_"))
-    return ",".join(parts)[:_TAG_LENGTH]
+    return ",".join(parts)[:_MAX_TAG_LENGTH]
 
 
 def _label(value: Any) -> str:
     if isinstance(value, str):
         return value
-    name = getattr(value, "__name__", None)  # the repr of a function has an address in it
+    name = getattr(value, "__name__", None)  # the repr of a function holds an address
     return name if isinstance(name, str) else safe_repr(value)
 
 
-def is_endless(value: Any) -> bool:
-    """Whether a value is an int that Python itself does not write down."""
-    return type(value) is int and value.bit_length() > _MOST_BITS
+def is_huge_int(value: Any) -> bool:
+    """Return whether a value is an int too long for Python to convert to text."""
+    return type(value) is int and value.bit_length() > _MAX_BITS
 
 
 def is_json(value: Any, depth: int = 0) -> bool:
-    """Whether JSON gives back the very same."""
+    """Return whether JSON preserves a value exactly."""
     if value is None or type(value) in (bool, int, str):
         return True
     if type(value) is float:
         return math.isfinite(value)
-    if depth == _DEEPEST_NOTE or type(value) not in (dict, list):
+    if depth == _MAX_JSON_DEPTH or type(value) not in (dict, list):
         return False
     if type(value) is dict and not all(type(key) is str for key in value):
         return False
@@ -295,16 +310,16 @@ def is_json(value: Any, depth: int = 0) -> bool:
 
 
 def stable_text(value: Any) -> str | None:
-    """Describe a value as any process would; None if that cannot be told of it.
+    """Return a text of a value that is the same in every process; None if there is none.
 
-    A repr with an address in it is another in each process, and one with braces may show a set, whose
-    elements come in another order in each.
+    A repr with an address differs between processes. So may one with braces, which may show a set, since
+    the order of its elements differs.
     """
     if isinstance(value, set | frozenset):
         texts = [stable_text(item) for item in value]
         return None if None in texts else f"{{{', '.join(sorted(map(str, texts)))}}}"
     try:
-        # numpy changes the reprs of its numbers, but not how they are printed.
+        # The repr of numpy's numbers changed between numpy 1 and 2, their str did not.
         text = str(value) if _is_numpy_scalar(value) else repr(value)
     except Exception:
         return None
@@ -313,7 +328,7 @@ def stable_text(value: Any) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """Return what numpy draws as the plain number or text that it is; any other value as it is."""
+    """Return a numpy scalar as a plain number or text; any other value unchanged."""
     if _is_numpy_scalar(value):
         plain = value.item()
         return plain if is_json(plain) else value
@@ -321,7 +336,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_numpy_scalar(value: Any) -> bool:
-    # Its arrays have no hash, its functions no items.
+    # numpy's arrays have no __hash__, its functions no item().
     kind = type(value)
     return kind.__module__ == "numpy" and kind.__hash__ is not None and hasattr(kind, "item")
 
@@ -329,25 +344,26 @@ def _is_numpy_scalar(value: Any) -> bool:
 def _equal(one: Any, other: Any) -> bool:
     try:
         return type(one) is type(other) and bool(one == other)
-    except Exception:  # an array, or whatever else does not like to be compared
+    except Exception:  # an array, or another object whose comparison fails
         return False
 
 
 def path_order(path: Path) -> list[tuple[int, int, str]]:
-    """Return the key by which paths are sorted: 10 after 9, and indices before names."""
+    """Return the sort key of a path, which puts index 10 after 9, and indices before names."""
     return [(0, key, "") if isinstance(key, int) else (1, 0, str(key)) for key in path]
 
 
-def _another(path: Path, marker: SampleFrom, before: str, now: Any) -> SpecMismatch:
+def _changed_value(path: Path, marker: SampleFrom, before: str, now: Any) -> SpecMismatch:
     return SpecMismatch(
-        f"{place(path)} was {before}, and is {safe_repr(now)} now that "
-        f"{function_name(marker.func)} is called "
-        "again; draw with spec.rng, or return plain numbers and text, which are not drawn again"
+        f"{locate(path)} was {before}, and is {safe_repr(now)} now that the resume has called the "
+        f"function {function_name(marker.func)} again; draw with spec.rng, or return plain numbers and "
+        "text, which are recorded"
     )
 
 
-def mismatch(text: str, note: Any) -> SpecMismatch:
-    """Return the error for a note that this config cannot have made."""
+def mismatch(text: str, record: Any) -> SpecMismatch:
+    """Return the error for a recorded draw that this config cannot have made."""
     return SpecMismatch(
-        f"{text!r}: {note!r} was drawn, which this config cannot draw; resume with its own"
+        f"{text!r}: this config cannot draw the recorded {record!r}; resume with the config that the "
+        "experiment began with"
     )

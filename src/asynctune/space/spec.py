@@ -1,4 +1,4 @@
-"""What a function of ``sample_from`` sees of a config that is being resolved: reading draws."""
+"""The argument of a ``sample_from`` function: a view of the config that draws each value on access."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Path: TypeAlias = tuple[Any, ...]
 
 
 class Resolver(Protocol):
-    """What replaces the markers."""
+    """Replaces the markers of one config with values."""
 
     def build(self, path: Path, node: Any) -> Any:
-        """Return a node without markers."""
+        """Return a node with all markers replaced."""
         ...
 
     def view(self, path: Path, node: Any) -> Any:
-        """Return a node for a function to read."""
+        """Return a node for a function to read, which resolves its items lazily."""
         ...
 
 
 class Spec:
-    """What a function of ``sample_from`` is given: ``config``, to be read lazily, and ``rng``."""
+    """The argument of a ``sample_from`` function: the lazy ``config``, and ``rng``."""
 
     __slots__ = ("_rng", "_seed", "config")
 
@@ -33,19 +33,19 @@ class Spec:
 
     @property
     def rng(self) -> random.Random:
-        """A generator of this value's own."""
+        """The random generator of this value alone."""
         if self._rng is None:
             self._rng = generator(self._seed)
         return self._rng
 
     @property
     def used_rng(self) -> bool:
-        """Whether the function asked for ``rng``."""
+        """Whether the function has read ``rng``."""
         return self._rng is not None
 
 
 class View:
-    """Part of a config that is being resolved, read without resolving the rest."""
+    """A container of a config that is being resolved; only the items that are read are resolved."""
 
     __slots__ = ("_node", "_path", "_resolver")
 
@@ -65,7 +65,7 @@ class View:
 
 
 class DictView(View, Mapping[Any, Any]):
-    """A dict of it."""
+    """A dict of a config that is being resolved."""
 
     __slots__ = ()
 
@@ -75,7 +75,7 @@ class DictView(View, Mapping[Any, Any]):
         return self._resolver.view((*self._path, key), self._node[key])
 
     def __getattr__(self, name: str) -> Any:
-        # Dunders are asked for by copy and pickle, before there is a node to look into.
+        # copy and pickle look up dunder names on an instance whose slots are still empty.
         if name.startswith("__") or name not in self._node:
             raise AttributeError(name if name.startswith("__") else self._missing(name))
         return self[name]
@@ -84,11 +84,11 @@ class DictView(View, Mapping[Any, Any]):
         return iter(self._node)
 
     def _missing(self, key: Any) -> str:
-        return f"{place(self._path)} has no {key!r}; it has {', '.join(map(repr, self._node))}"
+        return f"{locate(self._path)} has no {key!r}; it has {', '.join(map(repr, self._node))}"
 
 
 class ListView(View, Sequence[Any]):
-    """A list or tuple of it."""
+    """A list or tuple of a config that is being resolved."""
 
     __slots__ = ()
 
@@ -105,16 +105,17 @@ class ListView(View, Sequence[Any]):
 
 
 def path_text(path: Path) -> str:
-    """Write a path as journals and errors do."""
+    """Return a path as text, as in journals and errors."""
     return "/".join(map(str, path))
 
 
-def place(path: Path) -> str:
-    """Say where a path is, for an error."""
+def locate(path: Path) -> str:
+    """Return the location of a path as an error names it."""
     return f"{path_text(path)!r} in config" if path else "config"
 
 
 def generator(seed: str) -> random.Random:
-    """Return the generator of one draw."""
-    # A str seeds by its SHA-512, whatever PYTHONHASHSEED is; as bytes, lone surrogates in it do, too.
+    """Return the random generator of one draw."""
+    # random.Random seeds from the SHA-512 of a str or bytes, independent of PYTHONHASHSEED. Bytes also work
+    # for a seed with a lone surrogate from a key of the config.
     return random.Random(seed.encode("utf-8", "surrogatepass"))

@@ -1,6 +1,6 @@
 """Storages: a bucket of an object store, a directory, or any file system of fsspec.
 
-The names are loaded when they are first used: a worker loads them only for a durable trainable.
+The names are imported on first use: a worker imports them only for a durable trainable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynctune.storage.base import Entry, Storage, Timeouts
+    from asynctune.storage.base import Entry, Storage, Timeouts, check_key, join_key
+    from asynctune.storage.filesystem import storage_error
     from asynctune.storage.fsspec import FsspecStorage
     from asynctune.storage.local import LocalStorage
     from asynctune.storage.obstore import ObjectStorage
@@ -22,7 +23,10 @@ _MODULE_OF = {
     "ObjectStorage": "obstore",
     "Storage": "base",
     "Timeouts": "base",
+    "check_key": "base",
+    "join_key": "base",
     "open_storage": "urls",
+    "storage_error": "filesystem",
 }
 
 __all__ = [
@@ -32,7 +36,10 @@ __all__ = [
     "ObjectStorage",
     "Storage",
     "Timeouts",
+    "check_key",
+    "join_key",
     "open_storage",
+    "storage_error",
 ]
 
 

@@ -1,4 +1,4 @@
-"""An object written into a file piece by piece, so that its size bounds no memory and no single answer."""
+"""Download an object into a file in chunks, so that its size bounds neither memory nor one response."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from pathlib import Path
 from asynctune.errors import CheckpointCorrupt
 from asynctune.storage.filesystem import storage_error
 
-_PIECE = 8 << 20
+_CHUNK_BYTES = 8 << 20
 
 
-def write_pieces(
-    target: Path, size: int, found: int, read: Callable[[int, int], bytes], named: str
+def download_in_chunks(
+    target: Path, size: int, found_size: int, read_range: Callable[[int, int], bytes], name: str
 ) -> None:
     """Write an object into a new file.
 
     Args:
-        target: The file.
-        size: How many bytes the object has to have.
-        found: How many the place says that it has.
-        read: Returns so many bytes (second) from a place on (first).
-        named: How errors call the object.
+        target: The path of the file.
+        size: The expected size of the object in bytes.
+        found_size: The size in bytes that the storage reports.
+        read_range: The function that returns the bytes at an offset (first argument) of a length (second).
+        name: The name of the object in error messages.
 
     Raises:
-        CheckpointCorrupt: It has another size, or comes short.
-        StorageError: The file cannot be written; or what ``read`` raises.
+        CheckpointCorrupt: The object has another size, or a chunk is short.
+        StorageError: The file cannot be written; errors of ``read_range`` pass through.
     """
-    if found != size:
-        raise CheckpointCorrupt(f"{named} has {found} bytes; {size} are wanted")
+    if found_size != size:
+        raise CheckpointCorrupt(f"{name} has {found_size} bytes instead of {size}")
     try:
         file = target.open("xb")
     except OSError as exc:
         raise storage_error(exc, f"{target} cannot be created") from exc
     with file:
-        for start in range(0, size, _PIECE):
-            length = min(_PIECE, size - start)
-            data = read(start, length)
+        for start in range(0, size, _CHUNK_BYTES):
+            length = min(_CHUNK_BYTES, size - start)
+            data = read_range(start, length)
             if len(data) != length:
-                raise CheckpointCorrupt(f"{named} was read short")
+                raise CheckpointCorrupt(
+                    f"{name} is cut: {len(data)} of {length} bytes were read at offset {start}"
+                )
             try:
                 file.write(data)
                 file.flush()

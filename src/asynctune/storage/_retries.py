@@ -1,4 +1,4 @@
-"""Trying again: full jitter, inside one limit of time."""
+"""Retries with full jitter, within one limit of time."""
 
 from __future__ import annotations
 
@@ -14,95 +14,96 @@ from asynctune.storage.base import Timeouts
 
 T = TypeVar("T")
 
-_FIRST_S = 0.1
-_LONGEST_S = 10.0
-_DOUBTS = 5
+_INITIAL_DELAY_S = 0.1
+_MAX_DELAY_S = 10.0
+_MAX_DOUBTFUL = 5
 
 
 class Transient(Exception):
-    """What failed may work if it is tried again."""
+    """A failure after which a retry may succeed."""
 
 
 class Doubtful(Transient):
-    """What failed is likely to fail again: a few times in a row are enough."""
+    """A failure that is likely to repeat; five of them in a row end the call."""
 
 
 class Retries:
-    """Calls a function until it works, or its time is over.
+    """Call a function until it succeeds or its time is over.
 
-    Between two attempts it waits for a random time between zero and a bound that doubles ("full jitter":
+    Between two attempts the delay is a random time between zero and a bound that doubles ("full jitter":
     Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that many clients that failed
-    together do not come back together.
+    together do not retry together.
 
     Args:
-        timeouts: How long all attempts together may take.
-        deadline: When they have to be over at the latest, by ``time.monotonic()``.
+        timeouts: The limits of time; ``operation_timeout_s`` bounds all attempts of a call together.
+        deadline: The time by ``time.monotonic()`` at which all calls end at the latest.
     """
 
     def __init__(self, timeouts: Timeouts, deadline: float | None = None) -> None:
         self.timeouts = timeouts
         self.deadline = deadline
         self._closed = threading.Event()
-        self._parts: WeakSet[Retries] = WeakSet()
+        self._children: WeakSet[Retries] = WeakSet()
         self._lock = threading.Lock()
 
-    def part(self) -> Retries:
-        """Return the same for a part of the place; closing the whole closes it, too."""
-        made = Retries(self.timeouts, self.deadline)
+    def child(self) -> Retries:
+        """Return retries for a part of the storage, which are closed together with these."""
+        child = Retries(self.timeouts, self.deadline)
         with self._lock:
-            self._parts.add(made)
+            self._children.add(child)
             if self._closed.is_set():
-                made.close()
-        return made
+                child.close()
+        return child
 
     def limited(self) -> Retries:
-        """Return a part with one deadline for all calls."""
-        made = self.part()
-        made.deadline = self.deadline or time.monotonic() + self.timeouts.operation_timeout_s
-        return made
+        """Return a child with one deadline for all its calls."""
+        child = self.child()
+        child.deadline = self.deadline or time.monotonic() + self.timeouts.operation_timeout_s
+        return child
 
     def close(self) -> None:
-        """Let nothing be tried again."""
+        """Let running calls fail instead of retrying, and future calls fail at once."""
         with self._lock:
             self._closed.set()
-            parts = list(self._parts)
-        for part in parts:
-            part.close()
+            children = list(self._children)
+        for child in children:
+            child.close()
 
-    def call(self, function: Callable[[float], T], what: str) -> T:
-        """Call until it works.
+    def call(self, function: Callable[[float], T], operation: str) -> T:
+        """Call a function until it succeeds.
 
         Args:
-            function: Is given how many seconds are left; raises :class:`Transient` to be called again.
-            what: What it does and where, as the subject of a sentence.
+            function: The function, which gets the remaining time in seconds and raises
+                :class:`Transient` to be called again.
+            operation: The call and its URL, as the subject of the error message.
 
         Raises:
-            StorageTimeout: It has not worked in time; what happened last is the cause.
-            StorageError: This is closed, or what failed was doubtful and failed a few times in a row.
+            StorageTimeout: The function has not succeeded in time; the cause is that of its last failure.
+            StorageError: The retries are closed, or doubtful failures came several times in a row.
         """
         if self._closed.is_set():
-            raise StorageError(f"{what} was given up: this storage has been closed")
+            raise StorageError(f"{operation} was given up: this storage has been closed")
         deadline = time.monotonic() + self.timeouts.operation_timeout_s
         if self.deadline is not None:
             deadline = min(deadline, self.deadline)
-        bound, attempts, doubts = _FIRST_S, 0, 0
+        bound, attempts, num_doubtful = _INITIAL_DELAY_S, 0, 0
         while True:
             attempts += 1
             try:
                 return function(max(0.001, deadline - time.monotonic()))
             except Transient as exc:
-                doubts = doubts + 1 if isinstance(exc, Doubtful) else 0
-                if doubts == _DOUBTS:
+                num_doubtful = num_doubtful + 1 if isinstance(exc, Doubtful) else 0
+                if num_doubtful == _MAX_DOUBTFUL:
                     raise StorageError(
-                        f"{what} failed, {doubts} times in a row: {exc}"
+                        f"{operation} failed {num_doubtful} times in a row: {exc}"
                     ) from exc.__cause__
                 delay = random.uniform(0.0, bound)
-                bound = min(2.0 * bound, _LONGEST_S)
+                bound = min(2.0 * bound, _MAX_DELAY_S)
                 if time.monotonic() + delay >= deadline:
                     times = f"{attempts} attempt" + "s" * (attempts > 1)
                     limit = self.timeouts.operation_timeout_s
                     raise StorageTimeout(
-                        f"{what} did not succeed within {limit:g} s, in {times}; the last time: {exc}"
+                        f"{operation} did not succeed within {limit:g} s, in {times}; last failure: {exc}"
                     ) from exc.__cause__
                 if self._closed.wait(delay):
-                    raise StorageError(f"{what} was given up: {exc}") from exc.__cause__
+                    raise StorageError(f"{operation} was given up: {exc}") from exc.__cause__

@@ -1,8 +1,8 @@
-"""What a place for objects has to do: hold bytes under keys, whole or not at all.
+"""The interface of a storage: objects, which are bytes under keys, are stored whole or not at all.
 
-Everything here blocks: a worker calls it directly, the driver in threads. How checkpoints and journals are
-laid out in such a place is said in :mod:`asynctune.storage.checkpoints.commits`
-and :mod:`asynctune.experiment.remote.journal`.
+All calls block: a worker makes them directly, the driver makes them in threads. The layout of checkpoints
+in a storage is described in :mod:`asynctune.storage.checkpoints.commits`, the layout of journals in
+:mod:`asynctune.experiment.remote.journal`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from asynctune.errors import ConfigError, UnsafePath
 
-_LONGEST_KEY = 1024
+_MAX_KEY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,9 @@ class Entry:
     """An object in a listing.
 
     Args:
-        key: Its key, relative to the storage; it is a name that somebody gave, and no path.
-        size: How many bytes it has.
+        key: The key of the object, relative to the storage. Untrusted: pass the key through
+            :func:`check_key` before it becomes a path.
+        size: The size of the object in bytes.
     """
 
     key: str
@@ -34,12 +35,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long storage may take, in seconds.
+    """Limits of time for the calls of a storage, in seconds.
 
     Args:
-        connect_timeout_s: Until a connection stands.
-        read_timeout_s: Until the next bytes of an answer are there, the sending of a part included.
-        operation_timeout_s: One call with all its retries.
+        connect_timeout_s: The limit for opening a connection.
+        read_timeout_s: The limit until the next bytes of a response arrive; sending a part of an upload
+            counts too.
+        operation_timeout_s: The limit for one call with all its retries.
+
+    Raises:
+        ConfigError: A limit is not a finite number above 0.
     """
 
     connect_timeout_s: float = 5.0
@@ -51,39 +56,44 @@ class Timeouts:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 < value < math.inf):
-                raise ConfigError(f"{name} is {value!r}; a number of seconds above 0 is wanted")
+                raise ConfigError(
+                    f"{name} must be a finite number of seconds above 0, got {value!r}"
+                )
 
 
 @runtime_checkable
 class Storage(Protocol):
-    """A place for objects. A new kind of place implements all of this; it has to travel by pickle.
+    """A storage of objects. A new kind implements all of these methods and can be pickled.
 
-    Every method raises a :class:`~asynctune.errors.StorageError` when the place fails for good, after it
-    has tried as often as its limits allow: ``StorageTimeout``, ``StorageDenied``, ``StorageFull``.
+    Every method retries within its limits of time. When the storage fails for good, the method raises a
+    :class:`~asynctune.errors.StorageError`: ``StorageTimeout``, ``StorageDenied`` or ``StorageFull``
+    where one of them fits.
     """
 
     @property
     def url(self) -> str:
-        """How it is shown to people; without credentials."""
+        """The URL of the storage as shown to users, without credentials."""
         ...
 
     def below(self, prefix: str) -> Self:
-        """Return the part of it whose keys begin with ``prefix/``."""
+        """Return the part of the storage whose keys begin with ``prefix/``."""
         ...
 
     def limited(self) -> Self:
-        """Return the same place, where all calls together may take as long as one operation."""
+        """Return the same storage with one limit of time, that of one operation, for all calls together."""
         ...
 
     def upload(self, key: str, source: Path) -> None:
-        """Store a file. Readers see the object that was there before, or all of the new one."""
+        """Store a file. Readers see either the object that existed before or the whole new one."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Store bytes unless there is an object with this key; False if there is.
+        """Store bytes unless an object with this key exists.
 
-        Of several who do this at once one is told True. When an answer is lost, the one who had won may be
-        told False: whoever cares reads what is there.
+        Returns:
+            True if the object was created, False if it exists. Of several concurrent callers one gets True;
+            if the response to that caller is lost, its retry may return False. To be sure who won, read the
+            object.
         """
         ...
 
@@ -91,12 +101,12 @@ class Storage(Protocol):
         """Return the bytes of a small object.
 
         Args:
-            key: Its key.
-            limit: How many bytes it may have.
+            key: The key of the object.
+            limit: The maximum size of the object in bytes.
 
         Raises:
-            FileNotFoundError: There is none.
-            StorageError: It is larger.
+            FileNotFoundError: The object does not exist.
+            StorageError: The object is larger than the limit.
         """
         ...
 
@@ -104,13 +114,13 @@ class Storage(Protocol):
         """Write an object into a new file.
 
         Args:
-            key: Its key.
-            target: The file.
-            size: How many bytes it has to have; never are more written.
+            key: The key of the object.
+            target: The path of the file.
+            size: The expected size in bytes; no more bytes than these are ever written.
 
         Raises:
-            FileNotFoundError: There is none.
-            CheckpointCorrupt: It has another size.
+            FileNotFoundError: The object does not exist.
+            CheckpointCorrupt: The object has another size.
         """
         ...
 
@@ -118,64 +128,67 @@ class Storage(Protocol):
         """Yield the objects whose keys begin with ``prefix``, in the order of their keys, page by page.
 
         Args:
-            prefix: ``""``, or ends with a slash.
-            after: Only those whose keys are greater.
+            prefix: The beginning of the keys, ``""`` or with a slash at the end.
+            after: The key behind which the listing starts; only greater keys are listed.
         """
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects. A missing one is no error."""
+        """Remove objects. Missing objects are ignored."""
         ...
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object with this key."""
+        """Return whether an object with this key exists."""
         ...
 
     def close(self) -> None:
-        """Let calls here and in parts of this fail, in whatever thread, instead of trying again."""
+        """Let running calls of the storage and its parts fail instead of retrying, and new calls at once.
+
+        May be called from any thread.
+        """
         ...
 
 
-def plain_key(key: str, where: str) -> str:
-    """Return a key, or a name from a listing, that may become a path below a directory.
+def check_key(key: str, location: str) -> str:
+    """Return a key, or a name from a listing, if it is safe as a path below a directory.
 
     Args:
         key: The key.
-        where: Where it was found.
+        location: The storage or directory where the key was found, as named in the error.
 
     Raises:
-        UnsafePath: It may not.
+        UnsafePath: The key is not a plain relative path, or is too long.
     """
     parts = key.split("/")
     unsafe = not key or "\0" in key or "\\" in key or not key.isprintable()
-    if unsafe or any(part in ("", ".", "..") for part in parts) or _is_long(key):
+    if unsafe or any(part in ("", ".", "..") for part in parts) or _is_too_long(key):
         raise UnsafePath(
-            f"{where} has an object called {key[:100]!r}, which is no plain path; whoever wrote it "
-            "there is no asynctune. Remove it"
+            f"{location} has an object called {key[:100]!r}, which is no plain relative path and was not "
+            "written by asynctune. Remove the object"
         )
     return key
 
 
-def _is_long(key: str) -> bool:
+def _is_too_long(key: str) -> bool:
     try:
-        return len(key.encode()) > _LONGEST_KEY or any(
+        return len(key.encode()) > _MAX_KEY_BYTES or any(
             len(part.encode()) > 255 for part in key.split("/")
         )
     except UnicodeEncodeError:
         return True
 
 
-def joined(prefix: str, key: str) -> str:
-    """Put a key behind a prefix."""
+def join_key(prefix: str, key: str) -> str:
+    """Return a key below a prefix."""
     return f"{prefix.rstrip('/')}/{key}" if prefix.rstrip("/") else key
 
 
-def without_secrets(url: str) -> str:
-    """Return a URL as it may be shown: a user, a password or a query in it is left out."""
+def redact_url(url: str) -> str:
+    """Return a URL for messages: a URL with a user, password or query is cut to scheme and host."""
     if "://" not in url or not ("@" in url or "?" in url):
         return url
     try:
         parts = urlsplit(url)
-    except ValueError:  # whose text has a part of the URL
+    except ValueError:  # The text of this error quotes a part of the URL.
         return f"{url.partition('://')[0]}://..."
     return f"{parts.scheme}://{parts.hostname or ''}/..."

@@ -1,7 +1,7 @@
-"""The file calls on which an experiment's safety rests, as one object that tests can put faults into.
+"""The file calls on which an experiment's safety rests, as one object that tests can replace.
 
-The journal, the lock and the checkpoints go through it; logs, which are a view of the journal, do not.
-:mod:`asynctune.testing` has the twins that fail, crash, or forget what was not synced.
+The journal, the lock and the checkpoints use them. Logs do not: they are derived from the journal.
+Tests have replacements that fail, crash, or lose unsynced data (``tests/harness/faults.py``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from asynctune.errors import StorageError, StorageFull
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
-BROKEN = frozenset({*_FULL, errno.EIO, errno.EROFS})
-"""What a disk says that is full or broken, whatever was asked of it."""
+_DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+DISK_FAILURES = frozenset({*_DISK_FULL, errno.EIO, errno.EROFS})
+"""The error numbers of a full or broken disk, whatever the call."""
 
 
 class FileSystem:
@@ -29,17 +29,17 @@ class FileSystem:
     __slots__: tuple[str, ...] = ()
 
     def open(self, path: AnyPath, flags: int, mode: int = 0o600) -> int:
-        """Open a file and return its descriptor, which children do not inherit."""
-        # O_BINARY is Windows'; O_NOFOLLOW keeps us from writing through a link that somebody planted.
+        """Open a file and return its descriptor, which child processes do not inherit."""
+        # Without O_BINARY Windows changes line ends. O_NOFOLLOW prevents writing through a planted link.
         extra = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         return os.open(path, flags | extra, mode)
 
     def write(self, descriptor: int, data: bytes) -> int:
-        """Write once; return how many bytes were taken."""
+        """Make one write call and return the number of bytes written."""
         return os.write(descriptor, data)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file."""
+        """Cut a file to a size in bytes."""
         os.ftruncate(descriptor, size)
 
     def datasync(self, descriptor: int) -> None:
@@ -51,8 +51,8 @@ class FileSystem:
         os.close(descriptor)
 
     def sync_file(self, path: AnyPath) -> None:
-        """Make the content of a file that somebody else wrote durable."""
-        # Windows syncs only what is open for writing.
+        """Make the content of a closed file durable."""
+        # Windows syncs only files that are open for writing.
         descriptor = self.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             self.datasync(descriptor)
@@ -61,7 +61,7 @@ class FileSystem:
 
     def sync_directory(self, path: AnyPath) -> None:
         """Make the names in a directory durable."""
-        if os.name == "nt":  # which cannot open a directory
+        if os.name == "nt":  # Windows cannot open a directory.
             return
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -70,11 +70,11 @@ class FileSystem:
             os.close(descriptor)
 
     def make_directory(self, path: AnyPath) -> None:
-        """Create a directory for its owner alone."""
+        """Create a directory that only its owner can use."""
         os.mkdir(path, 0o700)
 
     def rename(self, source: AnyPath, target: AnyPath) -> None:
-        """Give a directory its name."""
+        """Rename a file or a directory."""
         os.rename(source, target)
 
     def unlink(self, path: AnyPath) -> None:
@@ -82,54 +82,59 @@ class FileSystem:
         os.unlink(path)
 
     def remove_tree(self, path: AnyPath) -> None:
-        """Remove a directory and all in it, as far as that is possible."""
+        """Remove a directory with its content; skip what cannot be removed."""
         shutil.rmtree(path, ignore_errors=True)
 
 
 current: ContextVar[FileSystem] = ContextVar("asynctune_files", default=FileSystem())  # noqa: B039 - it has no state
-"""The calls of a run: a run takes them when it starts, so a test can hand it others."""
+"""The file calls of the current context. A run reads the variable at its start, so tests can set it."""
 
 
-def write_whole(files: FileSystem, descriptor: int, data: bytes) -> None:
-    """Write all of it; a call may take only a part, as a full disk does before it refuses the rest."""
-    written = files.write(descriptor, data)
+def write_all(filesystem: FileSystem, descriptor: int, data: bytes) -> None:
+    """Write all bytes."""
+    # One call may write only a part, as a full disk does before it refuses the rest.
+    written = filesystem.write(descriptor, data)
     while written < len(data):
-        written += files.write(descriptor, data[written:])
+        written += filesystem.write(descriptor, data[written:])
 
 
-def make_directories(files: FileSystem, path: AnyPath) -> bool:
-    """Create a directory and its parents, for their owner alone, durably; tell whether it is new."""
+def make_directories(filesystem: FileSystem, path: AnyPath) -> bool:
+    """Create a directory and its parents durably, for their owner alone.
+
+    Returns:
+        Whether the directory is new.
+    """
     target = Path(path)
     if target.is_dir():
         return False
     if target.parent != target:
-        make_directories(files, target.parent)
+        make_directories(filesystem, target.parent)
     try:
-        files.make_directory(target)
-    except FileExistsError:
+        filesystem.make_directory(target)
+    except FileExistsError:  # Another thread or process may have created the directory meanwhile.
         if not target.is_dir():
             raise
         return False
-    files.sync_directory(target.parent)
+    filesystem.sync_directory(target.parent)
     return True
 
 
-def storage_error(error: OSError, doing: str) -> StorageError:
-    """Turn an error of the system into ours.
+def storage_error(error: OSError, failure: str) -> StorageError:
+    """Return an error of the operating system as a ``StorageError`` with the same ``errno``.
 
     Args:
-        error: What the system said.
-        doing: What was tried and where, as the beginning of a sentence.
+        error: The error of the operating system.
+        failure: The failed operation and its path, as the beginning of the message.
     """
     if isinstance(error, StorageError):
         return error
-    text = f"{doing}: {error.strerror or error}"
-    if error.errno in _FULL:
-        made: StorageError = StorageFull(f"{text}; make room, then resume")
-    elif error.errno in _OUT_OF_FILES:
-        made = StorageError(f"{text}; raise the limit of open files (ulimit -n), then resume")
+    text = f"{failure}: {error.strerror or error}"
+    if error.errno in _DISK_FULL:
+        converted: StorageError = StorageFull(f"{text}; make room, then resume")
+    elif error.errno in _TOO_MANY_FILES:
+        converted = StorageError(f"{text}; raise the limit of open files (ulimit -n), then resume")
     else:
-        made = StorageError(text)
-    made.errno = error.errno
-    made.__cause__ = error
-    return made
+        converted = StorageError(text)
+    converted.errno = error.errno
+    converted.__cause__ = error
+    return converted

@@ -1,4 +1,4 @@
-"""Any file system of fsspec as a place for objects, for one writer at a time."""
+"""The storage over any file system of fsspec, for one writer at a time."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from asynctune.errors import ConfigError, StorageDenied, StorageError
-from asynctune.storage._download import write_pieces
+from asynctune.storage._download import download_in_chunks
 from asynctune.storage._retries import Retries, Transient
-from asynctune.storage.base import Entry, Timeouts, joined, plain_key
+from asynctune.storage.base import Entry, Timeouts, check_key, join_key
 from asynctune.storage.filesystem import storage_error
 
 T = TypeVar("T")
 
 
 class FsspecStorage:
-    """A path of an fsspec file system.
+    """A storage below a path of an fsspec file system.
 
-    fsspec has no call that creates a file only if there is none, so of two drivers, or two attempts of a
-    trial, that write here at once neither would be told: results could be mixed, or lost. Whoever passes
-    ``single_writer=True`` says that this cannot happen. Prefer a URL, which needs no such promise.
+    fsspec has no call that creates a file only if the file does not exist. If two drivers, or two attempts
+    of a trial, wrote at the same time, neither would notice the other, and results could be mixed or lost.
+    With ``single_writer=True`` the caller guarantees that this does not happen. Prefer a URL, which
+    needs no such guarantee.
 
     Args:
-        filesystem: The file system, e.g. ``s3fs.S3FileSystem()``. It has to travel by pickle. How long
-            its calls may take is set there; what is set here bounds how often they are repeated.
-        path: The path in it, e.g. ``"bucket/experiments"``.
-        single_writer: Has to be True, see above.
-        timeouts: Limits of time.
+        filesystem: The file system, e.g. ``s3fs.S3FileSystem()``, which must be picklable. The duration
+            of its calls is limited by its own settings.
+        path: The path in the file system, e.g. ``"bucket/experiments"``.
+        single_writer: The guarantee described above; must be True.
+        timeouts: The limits of time, which bound how long failed calls are repeated.
 
     Raises:
-        ConfigError: ``single_writer`` is not True, or this is no file system.
+        ConfigError: ``single_writer`` is not True, or ``filesystem`` is no fsspec file system.
     """
 
     def __init__(
@@ -43,12 +44,15 @@ class FsspecStorage:
         timeouts: Timeouts | None = None,
     ) -> None:
         if not all(hasattr(filesystem, name) for name in ("put_file", "cat_file", "find", "info")):
-            raise ConfigError(f"{filesystem!r} is no file system of fsspec")
+            raise ConfigError(
+                f"filesystem of FsspecStorage must be a file system of fsspec, got {filesystem!r}"
+            )
         if single_writer is not True:
             raise ConfigError(
-                "an fsspec file system cannot create a file only if there is none, so two writers would "
-                "not notice each other; pass single_writer=True if there is never more than one at a "
-                "time, or use a URL such as s3://bucket/path"
+                f"single_writer of FsspecStorage must be True, got {single_writer!r}. fsspec cannot create "
+                "a file only if the file does not exist, so two writers would not notice each other. Pass "
+                "single_writer=True if never more than one driver writes at a time, or use a URL such as "
+                "s3://bucket/path"
             )
         self._filesystem = filesystem
         self._path = path.rstrip("/")
@@ -58,7 +62,7 @@ class FsspecStorage:
         return f"FsspecStorage({self.url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self._filesystem, self._path, self._retries.timeouts)
+        return _unpickle, (type(self), self._filesystem, self._path, self._retries.timeouts)
 
     @property
     def url(self) -> str:
@@ -67,31 +71,34 @@ class FsspecStorage:
         return f"{name}://{self._path.lstrip('/')}"
 
     def below(self, prefix: str) -> Self:
-        path = joined(self._path, plain_key(prefix, self.url))
-        return self._copy(path, self._retries.part())
+        path = join_key(self._path, check_key(prefix, self.url))
+        return self._copy(path, self._retries.child())
 
     def limited(self) -> Self:
         return self._copy(self._path, self._retries.limited())
 
     def upload(self, key: str, source: Path) -> None:
         try:
-            source.open("rb").close()  # what is wrong with it is not the file system's fault
+            # An unreadable source is reported as such, and not retried as a failure of the file system.
+            source.open("rb").close()
         except FileNotFoundError:
             raise
         except OSError as exc:
             raise storage_error(exc, f"{source} cannot be read") from exc
-        self._call(key, "PUT", lambda path: self._put(path, source))
+        self._call(key, "PUT", lambda path: self._put_file(path, source))
 
     def create(self, key: str, data: bytes) -> bool:
         if self.exists(key):
             return False
-        self._call(key, "PUT", lambda path: self._pipe(path, data))
+        self._call(key, "PUT", lambda path: self._put_bytes(path, data))
         return True
 
     def read(self, key: str, limit: int) -> bytes:
         size = self._size(key)
         if size > limit:
-            raise StorageError(f"{self._named(key)} has {size} bytes; at most {limit} are wanted")
+            raise StorageError(
+                f"{self._key_url(key)} has {size} bytes, more than the limit of {limit}"
+            )
         data: bytes = self._call(key, "GET", self._filesystem.cat_file)
         return data
 
@@ -101,10 +108,11 @@ class FsspecStorage:
             data: bytes = self._call(key, "GET", get)
             return data
 
-        write_pieces(target, size, self._size(key), read, self._named(key))
+        download_in_chunks(target, size, self._size(key), read, self._key_url(key))
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
         def find(path: str) -> dict[str, Any]:
+            # fsspec caches listings, which another process may have changed since.
             self._filesystem.invalidate_cache()
             try:
                 found: dict[str, Any] = self._filesystem.find(path, detail=True)
@@ -127,11 +135,11 @@ class FsspecStorage:
                 continue
 
     def exists(self, key: str) -> bool:
-        def look(path: str) -> bool:
+        def check(path: str) -> bool:
             self._filesystem.invalidate_cache()
             return bool(self._filesystem.exists(path))
 
-        return self._call(key, "HEAD", look)
+        return self._call(key, "HEAD", check)
 
     def close(self) -> None:
         self._retries.close()
@@ -141,11 +149,11 @@ class FsspecStorage:
         copied._retries = retries
         return copied
 
-    def _put(self, path: str, source: Path) -> None:
+    def _put_file(self, path: str, source: Path) -> None:
         self._make_parents(path)
         self._filesystem.put_file(str(source), path)
 
-    def _pipe(self, path: str, data: bytes) -> None:
+    def _put_bytes(self, path: str, data: bytes) -> None:
         self._make_parents(path)
         self._filesystem.pipe_file(path, data)
 
@@ -155,12 +163,12 @@ class FsspecStorage:
     def _make_parents(self, path: str) -> None:
         self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
 
-    def _named(self, key: str) -> str:
-        return joined(self.url, key)
+    def _key_url(self, key: str) -> str:
+        return join_key(self.url, key)
 
     def _call(self, key: str, verb: str, function: Callable[[str], T]) -> T:
-        path = joined(self._path, plain_key(key, self.url)) if key else self._path
-        what = f"{verb} {self._named(key)}"
+        path = join_key(self._path, check_key(key, self.url)) if key else self._path
+        operation = f"{verb} {self._key_url(key)}"
 
         def attempt(_: float) -> T:
             try:
@@ -168,14 +176,14 @@ class FsspecStorage:
             except FileNotFoundError:
                 raise
             except PermissionError as exc:
-                raise StorageDenied(f"{what} was refused: {exc}") from exc
+                raise StorageDenied(f"{operation} was refused: {exc}") from exc
             except Exception as exc:
                 raise Transient(f"{type(exc).__name__}: {exc}") from exc
 
-        return self._retries.call(attempt, what)
+        return self._retries.call(attempt, operation)
 
 
-def _again(
+def _unpickle(
     cls: type[FsspecStorage], filesystem: Any, path: str, timeouts: Timeouts
 ) -> FsspecStorage:
     return cls(filesystem, path, single_writer=True, timeouts=timeouts)

@@ -1,4 +1,4 @@
-"""What searchers do with nested dicts and seeds."""
+"""Nested dicts by path, and random generators by purpose."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 def by_path(
     nested: Mapping[Any, Any], is_leaf: Callable[[str, Any], bool], above: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Go through nested dicts, and yield the path and value of each leaf.
+    """Yield the path and value of each leaf of nested dicts.
 
     Args:
-        nested: The dicts.
-        is_leaf: Whether what is at a path is a leaf although it is a dict.
-        above: The path of ``nested``.
+        nested: The nested dicts.
+        is_leaf: A function of a path and the dict at it; True if that dict is a leaf.
+        above: The path of ``nested`` itself, with a slash at its end.
     """
     for key, item in nested.items():
         path = f"{above}{key}"
@@ -25,6 +25,7 @@ def by_path(
             yield path, item
 
 
-def generator(seed: int, *what: Any) -> random.Random:
-    """Return a generator of its own for each purpose, the same in any process."""
-    return random.Random("/".join(map(str, (seed, *what))))
+def generator(seed: int, *purpose: Any) -> random.Random:
+    """Return a random generator for one purpose, independent of others and the same in any process."""
+    # Text is hashed by SHA-512 and not by hash(), which differs between processes.
+    return random.Random("/".join(map(str, (seed, *purpose))))

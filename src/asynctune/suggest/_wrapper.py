@@ -1,51 +1,48 @@
-"""What searchers have in common that change how another one is asked and told."""
+"""The base of the searchers that wrap another searcher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from asynctune._checks import safe_repr
-from asynctune.errors import ConfigError
+from asynctune._checks import argument_error
 from asynctune.result import Row
 from asynctune.space.space import Space
 from asynctune.suggest.base import Searcher, Suggestion
 
 
 class WrappingSearcher(Searcher):
-    """Hands on all that it is asked and told; subclasses change some of it.
+    """Passes every call on to another searcher; subclasses change some of the calls.
 
     Args:
-        searcher: The other searcher, whose objective and policies it takes over.
+        searcher: The wrapped searcher, whose objective and policies the wrapper takes over.
 
     Raises:
-        ConfigError: That is no instance of a searcher.
+        ConfigError: ``searcher`` is not an instance of :class:`Searcher`.
     """
 
-    needs_metric: ClassVar[bool] = False  # the other one says so itself
+    needs_metric: ClassVar[bool] = False  # the wrapped searcher checks this itself
 
     def __init__(self, searcher: Searcher) -> None:
         name = type(self).__name__
         if not isinstance(searcher, Searcher):
-            raise ConfigError(
-                f"searcher of {name} is {safe_repr(searcher)}; an instance of a searcher is wanted"
-            )
+            raise argument_error(name, "searcher", "an instance of Searcher", searcher)
         super().__init__(duplicates=getattr(searcher, "duplicates", "allow"))
         self.searcher = searcher
 
     @property
     def repeats(self) -> bool:
-        """If the other one does."""
+        """Whether the wrapped searcher repeats."""
         return self.searcher.repeats
 
     @property
     def is_slow(self) -> bool:
-        """If the other one is."""
+        """Whether the wrapped searcher is slow."""
         return self.searcher.is_slow
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The objectives; there may be several."""
+        """The objectives of the wrapped searcher: several, one or none."""
         several: tuple[str, ...] | None = getattr(self.searcher, "metrics", None)
         if several is not None:
             return several

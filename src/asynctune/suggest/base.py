@@ -1,4 +1,4 @@
-"""What a searcher is: a pure object that suggests values, and is told what became of them."""
+"""The interface of a searcher: a pure object that suggests values and is notified of their results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from asynctune._checks import safe_repr
+from asynctune._checks import check_choice, check_metric_and_mode
 from asynctune.errors import ConfigError
 from asynctune.result import Row
 from asynctune.space.space import Space
@@ -15,7 +15,7 @@ Duplicates: TypeAlias = Literal["allow", "skip", "reuse"]
 
 
 class Finished(Enum):
-    """What a searcher answers that has nothing more to suggest, ever."""
+    """The answer of a searcher that has nothing more to suggest."""
 
     FINISHED = "FINISHED"
 
@@ -23,28 +23,32 @@ class Finished(Enum):
 FINISHED: Final = Finished.FINISHED
 
 Suggestion: TypeAlias = Mapping[str, Any] | Finished | None
-"""Values by path (``{"lr": 0.1, "model/layers": 2}``) or as nested dicts; FINISHED; None: not now."""
+"""Values by path (``{"lr": 0.1, "model/layers": 2}``) or as nested dicts; FINISHED; or None for not now."""
 
 
 class Searcher:
-    """Suggests the values of trials, and is told what became of each.
+    """Base class of all searchers: suggests the values of trials and is notified of their results.
 
-    It need not be thread-safe or quick: it is called off the event loop, one call at a time. All that it
-    is told is in the journal, and each suggestion is recorded together with what it knew: a resume asks a
-    new instance the same again, if it :attr:`repeats`, or tells it the history.
+    A searcher need not be thread-safe or quick: the run calls it off the event loop, one call at a time.
+    The journal holds each suggestion and every result that the searcher was notified of, in their order. A
+    resume repeats these calls on a new instance if the searcher :attr:`repeats`; otherwise it calls
+    :meth:`adopt` with the trials of the previous runs.
 
     Args:
         metric: The objective; by default that of the run.
         mode: ``"min"`` or ``"max"``; by default that of the run.
-        duplicates: What becomes of a suggestion that an earlier trial had: ``"allow"``: it is tried
-            again; ``"skip"``: another is asked for; ``"reuse"``: the earlier result is told again, and
-            another is asked for.
+        duplicates: The policy for a suggestion that an earlier trial had. ``"allow"`` tries it again;
+            ``"skip"`` asks for another; ``"reuse"`` notifies the searcher of the earlier result and asks
+            for another.
+
+    Raises:
+        ConfigError: An argument is wrong.
     """
 
     FINISHED: ClassVar[Finished] = Finished.FINISHED
 
     needs_metric: ClassVar[bool] = True
-    """Whether it cannot work without an objective."""
+    """Whether the searcher cannot work without an objective."""
 
     duplicates: Duplicates = "allow"
 
@@ -56,16 +60,8 @@ class Searcher:
         duplicates: Duplicates = "allow",
     ) -> None:
         name = type(self).__name__
-        if mode is not None and not (isinstance(mode, str) and mode in ("min", "max")):
-            raise ConfigError(f"mode of {name} is {safe_repr(mode)}; 'min' or 'max' is wanted")
-        if metric is not None and not (isinstance(metric, str) and metric):
-            raise ConfigError(f"metric of {name} is {safe_repr(metric)}; a metric's name is wanted")
-        if metric is not None and mode is None:
-            raise ConfigError(f"metric of {name} is {metric!r} but mode is not given; min or max?")
-        if not (isinstance(duplicates, str) and duplicates in ("allow", "skip", "reuse")):
-            raise ConfigError(
-                f"duplicates of {name} is {safe_repr(duplicates)}; 'allow', 'skip' or 'reuse' is wanted"
-            )
+        check_metric_and_mode(name, metric, mode)
+        check_choice(name, "duplicates", duplicates, "allow", "skip", "reuse")
         self.metric = metric
         self.mode = mode
         self.duplicates = duplicates
@@ -73,14 +69,14 @@ class Searcher:
 
     @property
     def repeats(self) -> bool:
-        """Whether an equal instance, told and asked the same again, suggests the same, and soon."""
+        """Whether an equal instance makes the same suggestions in the same order of calls, and quickly."""
         return False
 
     @property
     def is_slow(self) -> bool:
-        """Whether it is asked ahead, while all slots are busy, since it takes long to answer.
+        """Whether the run asks for a suggestion ahead, while all slots are busy, to hide a slow answer.
 
-        What such a suggestion does not know is what happens until a slot is free.
+        Such a suggestion misses the results that come in before a slot is free.
         """
         return False
 
@@ -88,14 +84,14 @@ class Searcher:
         """Take over the space and objective of a run; called once, before anything else.
 
         Args:
-            space: The space; :attr:`Space.samplers` is what may be suggested.
-            metric: The run's objective, for a searcher that has none.
-            mode: Its mode.
-            seed: What everything random is derived from, unless the searcher was given a seed itself.
+            space: The space; the searcher suggests values for its :attr:`Space.samplers`.
+            metric: The objective of the run, for a searcher without its own.
+            mode: The mode of the run, for a searcher without its own.
+            seed: The seed of everything random, for a searcher without its own.
 
         Raises:
-            ConfigError: Another run has used this instance, it cannot search this space, or there is no
-                objective and it needs one.
+            ConfigError: Another run has used this instance, the searcher cannot search this space, or it
+                needs an objective and has none.
         """
         name = type(self).__name__
         if getattr(self, "_used", False):
@@ -110,32 +106,38 @@ class Searcher:
         """Suggest the values of a trial.
 
         Args:
-            trial_id: Its id; the same again after None.
+            trial_id: The id of the trial; the same one again after None.
 
         Returns:
-            Values for any of the space's samplers (the others are drawn), and for any other key of the
-            config; :data:`FINISHED`; or None: not now, ask again when something was told.
+            Values for any of the space's samplers (the others are drawn) and for any other key of the
+            config; :data:`FINISHED`; or None for not now: the run asks again after the next notification.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} does not define suggest()")
+        raise NotImplementedError(f"{type(self).__qualname__} must override suggest(trial_id)")
 
     def adopt(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        """An earlier driver's trial had these values, which this instance is not asked for.
+        """Take over a trial of a previous run, which this instance did not suggest.
 
         Args:
-            trial_id: The trial.
-            values: Values by path, for every sampler of the space, and what else it had set.
+            trial_id: The id of the trial.
+            values: The values of the trial by path: for every sampler of the space, and for the other keys
+                that the searcher had set.
         """
 
     def on_trial_result(self, trial_id: str, result: Row) -> None:
-        """A trial reported; ``result`` is its flattened row."""
+        """Notify the searcher of a result.
+
+        Args:
+            trial_id: The id of the trial.
+            result: The flattened row.
+        """
 
     def on_trial_complete(
         self, trial_id: str, result: Row | None = None, error: bool = False
     ) -> None:
-        """A trial has ended.
+        """Notify the searcher of the end of a trial.
 
         Args:
-            trial_id: The trial. A resume may go on with it, so results may follow all the same.
-            result: Its last flattened row, None if there was none, or it was never run.
-            error: Whether it failed for good.
+            trial_id: The id of the trial. A resume may continue the trial, so results may still follow.
+            result: The last flattened row; None if the trial had none, or never ran.
+            error: Whether the trial failed, with no retry left.
         """

@@ -1,4 +1,4 @@
-"""Search by Optuna: any of its samplers, asked and told one trial at a time."""
+"""Search with Optuna's samplers, one trial at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asynctune._checks import as_float, check_key, check_seed, function_name, safe_repr, safe_str
-from asynctune.errors import ConfigError, MetricMissing, TuneError
+from asynctune._checks import (
+    argument_error,
+    as_float,
+    check_key,
+    check_seed,
+    function_name,
+    safe_str,
+)
+from asynctune.errors import MetricMissing, TuneError
 from asynctune.result import TRAINING_ITERATION, Row
 from asynctune.space.space import Space
 from asynctune.suggest._optuna_study import (
     Parameter,
     load_optuna,
     parameters_of,
+    parameters_to_search,
     quiet_sampler,
     quiet_study,
     sampler_seed,
@@ -27,33 +35,33 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.samplers import BaseSampler
 
-_EVALUATED = "evaluated before"
+_EVALUATED = "evaluated before"  # stands for the trial id of a point with known rewards
 
 
 class OptunaSearch(Searcher):
-    """Asks a sampler of Optuna, in memory; ``pip install asynctune[optuna]``.
+    """Suggests with a sampler of Optuna, in memory; ``pip install asynctune[optuna]``.
 
-    The names of Optuna's parameters are the paths of the space. A ``choice`` is known to it by the
-    positions of its elements, what is quantised by ``k`` of ``k * q``, a normal distribution by the
-    probability of what is below. Other values, such as elements of a choice that are samplers in turn,
-    are drawn at random.
+    The names of Optuna's parameters are the paths of the space. Optuna sees a ``choice`` as the positions
+    of its elements, a quantised sampler as ``k`` of ``k * q``, and a normal distribution as the probability
+    below the value. Other values, such as samplers inside the elements of a choice, are drawn at random.
 
-    Each result is reported to Optuna at its ``training_iteration``, and a trial's last value is what it
-    comes to, whoever ended it. A trial that failed, or ended with NaN, fails in Optuna too.
+    Optuna gets each result at its ``training_iteration``, and the last value of a trial as the trial's
+    value, however the trial ended. A trial that failed, or ended with NaN, fails in Optuna too.
 
     Args:
-        space: What to search, if not the samplers of the config: a dict, by path or nested, of samplers
-            or Optuna distributions; or a function of an Optuna trial, which calls its ``suggest_...``
-            methods and returns None or a dict of other values (a define-by-run space).
-        sampler: An instance of a sampler, used as it is, for one run; by default ``TPESampler``. A
-            resume repeats its suggestions if it has a seed of its own.
+        space: The space to search, by default the samplers of the config: a dict, by path or nested, of
+            samplers or Optuna distributions; or a function of an Optuna trial, which calls its
+            ``suggest_...`` methods and returns None or a dict of other values (a define-by-run space).
+        sampler: An instance of an Optuna sampler, used unchanged, for one run; by default ``TPESampler``. A
+            resume repeats the suggestions of a sampler that has a seed.
         seed: The seed of the default sampler; by default that of the run.
-        points_to_evaluate: What to try first, as dicts; what they leave out is suggested.
-        evaluated_rewards: What came of each of these points, if that is known (for several objectives a
-            list each): then they are told to the sampler and not tried.
+        points_to_evaluate: The configurations to try first, as dicts; values that they leave out are
+            suggested.
+        evaluated_rewards: The rewards of these points, if known (for several objectives, a list each). The
+            sampler gets points with rewards as finished trials, and the run does not try them.
         metric: The objective; or several, for a sampler such as ``NSGAIISampler``.
-        mode: ``"min"`` or ``"max"``; for several objectives a list.
-        duplicates: See :class:`Searcher`.
+        mode: ``"min"`` or ``"max"``; for several objectives, a list of these.
+        duplicates: The policy for repeated suggestions, see :class:`Searcher`.
 
     Raises:
         ConfigError: An argument is wrong, or Optuna is not installed.
@@ -76,8 +84,8 @@ class OptunaSearch(Searcher):
         self.metrics: tuple[str, ...] = ()
         self._modes: tuple[str, ...] = ()
         if isinstance(metric, list | tuple):
-            self._modes, self.metrics = _several(name, metric, mode), tuple(metric)
-            metric, mode = self.metrics[0], self._modes[0]  # what the base class knows of it
+            self._modes, self.metrics = _check_objectives(name, metric, mode), tuple(metric)
+            metric, mode = self.metrics[0], self._modes[0]  # the base class takes a single one
         super().__init__(metric, mode, duplicates=duplicates)  # type: ignore[arg-type]
         if not self.metrics and self.metric is not None and self.mode is not None:
             self.metrics, self._modes = (self.metric,), (self.mode,)
@@ -89,18 +97,18 @@ class OptunaSearch(Searcher):
         self._seed = check_seed(name, seed)
         count = max(1, len(self.metrics))
         self._points = Points(name, points_to_evaluate, evaluated_rewards, count)
-        self._live: dict[str, _Live] = {}
+        self._open: dict[str, _OpenTrial] = {}
         self._seen_metric = False
         self._finished = False
 
     @property
     def repeats(self) -> bool:
-        """If its sampler has a seed and is quick."""
+        """Whether the sampler has a seed and is quick."""
         return not self.is_slow and (self._sampler is None or _is_seeded(self._sampler))
 
     @property
     def is_slow(self) -> bool:
-        """Gaussian processes are."""
+        """Whether the sampler fits a Gaussian process."""
         return isinstance(self._sampler, self._optuna.samplers.GPSampler)
 
     def bind(self, space: Space, metric: str | None, mode: str | None, seed: int) -> None:
@@ -110,93 +118,98 @@ class OptunaSearch(Searcher):
             assert self.metric is not None
             assert self.mode is not None
             self.metrics, self._modes = (self.metric,), (self.mode,)
-        if self._function is None and not self._parameters:
-            self._parameters = parameters_of(name, space.samplers)
-        if self._function is None and not self._parameters:
-            raise ConfigError(
-                f"{name} has nothing to search: the config has no sampler such as "
-                "asynctune.uniform(0, 1); put one there, or give a space"
-            )
-        known = {path: parameter.plain for path, parameter in self._parameters.items()}
-        self._points.bind(None if self._function else known)
+        if self._function is None:
+            self._parameters = parameters_to_search(name, self._parameters, space.samplers)
+        plain = {path: parameter.plain for path, parameter in self._parameters.items()}
+        self._points.bind(None if self._function else plain)
         seed = seed if self._seed is None else self._seed
         sampler = self._sampler or _tpe(seed, conditional=self._function is not None)
         self._study = quiet_study(sampler, self._modes)
 
     def suggest(self, trial_id: str) -> Suggestion:
-        self._tell_evaluated()
+        self._add_evaluated()
         if self._finished:
             return FINISHED
         point = self._points.take()
         return self._ask(trial_id, self._raw(point)) | point
 
     def adopt(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        self._tell_evaluated()
+        self._add_evaluated()
         values = dict(by_path(values, lambda path, _: path in self._parameters))
         if self._function is None:
             values = {path: item for path, item in values.items() if path in self._parameters}
-        self._points.tried(values)
+        self._points.skip_tried(values)
         self._end(trial_id, None)
         try:
             raw = self._raw(values)
-        except ValueError:  # an element of a choice that was drawn from in turn is not found again
+        except ValueError:  # an element of a choice that holds samplers changes when they draw
             return
         if raw.keys() < self._parameters.keys():
             return
         self._ask(trial_id, raw)
-        if not raw.keys() >= self._live[trial_id].trial.params.keys():
-            self._end(trial_id, None)  # some value of it is not known
+        if not raw.keys() >= self._open[trial_id].trial.params.keys():
+            # Optuna has drawn a parameter whose value in the trial is not known.
+            self._end(trial_id, None)
 
     def on_trial_result(self, trial_id: str, result: Row) -> None:
-        live, scores = self._live.get(trial_id), self._scores(result)
-        if live is None or scores is None:
+        open_trial, scores = self._open.get(trial_id), self._scores(result)
+        if open_trial is None or scores is None:
             return
-        live.last = scores
+        open_trial.last = scores
         step = as_float(result.get(TRAINING_ITERATION))
         if len(scores) > 1 or step is None or not 0 <= step < math.inf:
             return
-        if int(step) not in live.steps:  # a retry repeats what followed the last checkpoint
-            live.steps.add(int(step))
-            live.trial.report(scores[0], int(step))
+        if int(step) not in open_trial.steps:  # a retry repeats the rows after its checkpoint
+            open_trial.steps.add(int(step))
+            open_trial.trial.report(scores[0], int(step))
 
     def on_trial_complete(
         self, trial_id: str, result: Row | None = None, error: bool = False
     ) -> None:
-        live = self._live.get(trial_id)
-        if live is None:
+        open_trial = self._open.get(trial_id)
+        if open_trial is None:
             return
-        scores = (self._scores(result) if result else None) or live.last
+        scores = (self._scores(result) if result else None) or open_trial.last
         self._end(trial_id, None if error else scores)
         if result and not error and not self._seen_metric:
             missing = next(m for m in self.metrics if as_float(result.get(m)) is None)
             raise MetricMissing(missing, result, type(self).__name__)
 
-    def _tell_evaluated(self) -> None:
-        """Tell what was evaluated before; not in :meth:`bind`, since it may take a while."""
+    def _add_evaluated(self) -> None:
+        """Add the points with known rewards to the study."""
+        # Not in bind(), which the start of a run waits for: many points take long.
         while self._points.evaluated:
-            known = self._points.evaluated.pop(0)
-            self._ask(_EVALUATED, self._raw(known.values))
-            self._end(_EVALUATED, known.rewards)
+            point = self._points.evaluated.pop(0)
+            self._ask(_EVALUATED, self._raw(point.values))
+            self._end(_EVALUATED, point.rewards)
 
     def _raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values as Optuna knows them."""
+        """Convert values by path to Optuna's."""
         if self._function is not None:
             return dict(values)
         return {path: self._parameters[path].raw(value) for path, value in values.items()}
 
     def _ask(self, trial_id: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Begin a trial of the study, with these parameters as they are; return its values."""
+        """Begin a trial of the study, and return its values.
+
+        Args:
+            trial_id: The id of our trial.
+            fixed: The parameters, in Optuna's values, that are given.
+
+        Raises:
+            TuneError: The user's function of a trial raised.
+        """
         self._end(trial_id, None)
         if fixed:
             self._study.enqueue_trial(dict(fixed))
         if self._function is None:
             distributions = {path: p.distribution for path, p in self._parameters.items()}
             trial = self._study.ask(distributions)
-            self._live[trial_id] = _Live(trial)
+            self._open[trial_id] = _OpenTrial(trial)
             drawn = trial.params
             return {path: p.value(drawn[path]) for path, p in self._parameters.items()}
         trial = self._study.ask()
-        self._live[trial_id] = _Live(trial)
+        self._open[trial_id] = _OpenTrial(trial)
         try:
             others = self._function(trial)
             return trial.params | dict(others or {})
@@ -204,26 +217,28 @@ class OptunaSearch(Searcher):
             self._end(trial_id, None)
             raise TuneError(
                 f"space of {type(self).__name__}: the function {function_name(self._function)} raised "
-                f"{safe_str(exc)}; it is to return None or a dict"
+                f"{safe_str(exc)}; the function must return None or a dict"
             ) from exc
 
     def _end(self, trial_id: str, scores: tuple[float, ...] | None) -> None:
-        """End a trial of the study, if it has not ended: with its values, or failed."""
-        live = self._live.pop(trial_id, None)
-        if live is None:
+        """End a trial of the study, if one is open: with values, or as failed for None."""
+        open_trial = self._open.pop(trial_id, None)
+        if open_trial is None:
             return
         try:
             if scores is None or not all(map(_is_usable, scores, self._modes)):
-                self._study.tell(live.trial, state=self._optuna.trial.TrialState.FAIL)
+                self._study.tell(open_trial.trial, state=self._optuna.trial.TrialState.FAIL)
             else:
-                self._study.tell(live.trial, scores)
+                self._study.tell(open_trial.trial, scores)
         except RuntimeError as exc:
-            # How a sampler that has tried everything ends Study.optimize; the trial is told by then.
+            # A sampler that has tried everything calls Study.stop, which raises outside Study.optimize.
+            # The study has recorded the end of the trial by then.
             if "Study.stop" not in str(exc):
                 raise
             self._finished = True
 
     def _scores(self, result: Row) -> tuple[float, ...] | None:
+        """Return the values of the objectives in a row, None if one is missing."""
         values = [as_float(result.get(name)) for name in self.metrics]
         scores = tuple(value for value in values if value is not None)
         if len(scores) < len(values):
@@ -233,13 +248,13 @@ class OptunaSearch(Searcher):
 
 
 @dataclass(slots=True)
-class _Live:
+class _OpenTrial:
     """A trial of the study that has not ended.
 
     Args:
-        trial: The trial.
-        last: Its last values.
-        steps: Where something was reported.
+        trial: Optuna's trial.
+        last: The last values of the objectives, None before the first.
+        steps: The iterations that Optuna has got a value for.
     """
 
     trial: Trial
@@ -252,7 +267,7 @@ def _tpe(seed: int, *, conditional: bool) -> BaseSampler:
 
     if not conditional:
         return TPESampler(seed=sampler_seed(seed))
-    # Parameters that only some trials have are modelled together by groups.
+    # group=True models parameters that only some trials have, group by group.
     return quiet_sampler(lambda: TPESampler(seed=sampler_seed(seed), multivariate=True, group=True))
 
 
@@ -262,21 +277,19 @@ def _checked_sampler(owner: str, sampler: Any, seed: Any) -> BaseSampler | None:
     if sampler is None:
         return None
     if not isinstance(sampler, BaseSampler):
-        raise ConfigError(
-            f"sampler of {owner} is {safe_repr(sampler)}; an instance of an Optuna sampler is wanted, such "
-            "as optuna.samplers.TPESampler(seed=0)"
-        )
+        what = "an instance of an Optuna sampler such as optuna.samplers.TPESampler(seed=0)"
+        raise argument_error(owner, "sampler", what, sampler)
     if seed is not None:
-        raise ConfigError(
-            f"seed of {owner} is {safe_repr(seed)}, but the sampler is given and has "
-            f"its own; give the seed "
-            f"to that: {type(sampler).__name__}(seed=...)"
-        )
+        hint = f"give the seed to the sampler: {type(sampler).__name__}(seed=...)"
+        raise argument_error(owner, "seed", "None where sampler is given", seed, hint)
     return sampler
 
 
 def _is_seeded(sampler: BaseSampler) -> bool:
-    """Whether each generator in a sampler had a seed; one that shows none is not trusted."""
+    """Return whether every random generator of a sampler has a seed.
+
+    False for a sampler in which no generator is found, such as one of the user.
+    """
     from optuna.samplers import BaseSampler
 
     parts = list(vars(sampler).values())
@@ -289,23 +302,19 @@ def _is_seeded(sampler: BaseSampler) -> bool:
     )
 
 
-def _several(owner: str, metrics: Sequence[Any], modes: Any) -> tuple[str, ...]:
-    """Return the modes of several objectives."""
+def _check_objectives(owner: str, metrics: Sequence[Any], modes: Any) -> tuple[str, ...]:
+    """Check several objectives, and return their modes."""
     for metric in metrics:
         check_key(owner, "metric", metric)
     if not metrics or len(set(metrics)) < len(metrics):
-        raise ConfigError(
-            f"metric of {owner} is {safe_repr(metrics)}; a list of different names is wanted"
-        )
+        raise argument_error(owner, "metric", "a list of different keys of the results", metrics)
     fits = isinstance(modes, list | tuple) and len(modes) == len(metrics)
     if not fits or any(mode not in ("min", "max") for mode in modes):
-        raise ConfigError(
-            f"mode of {owner} is {safe_repr(modes)}; for {len(metrics)} metrics a list of as many of 'min' "
-            "and 'max' is wanted"
-        )
+        what = f"a list of 'min' and 'max', one for each of the {len(metrics)} metrics"
+        raise argument_error(owner, "mode", what, modes)
     return tuple(modes)
 
 
 def _is_usable(score: float, mode: str) -> bool:
-    """Whether Optuna may know a value: an infinitely good one is no better than NaN."""
+    """Return whether Optuna may learn from a value, which is as wrong if infinitely good as if NaN."""
     return not math.isnan(score) and score != (math.inf if mode == "max" else -math.inf)

@@ -1,4 +1,4 @@
-"""Random search: each value drawn by its own sampler."""
+"""Random search: each sampler draws its own value."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from asynctune._checks import check_seed
 from asynctune.space.domains import Domain
 from asynctune.space.space import Space
 from asynctune.suggest._axes import axes_of
-from asynctune.suggest._points import Points, plain_of
+from asynctune.suggest._points import Points, plain_functions
 from asynctune.suggest._values import generator
 from asynctune.suggest.base import Duplicates, Searcher, Suggestion
 
 
 class RandomSearch(Searcher):
-    """Draws each value from its sampler, and learns nothing of what became of it.
+    """Draws each value from its sampler, and learns nothing from results.
 
-    What it draws is a function of the seed and of how many it has drawn.
+    The values are a function of the seed and of the number of earlier suggestions.
 
     Args:
-        seed: What is drawn comes from it; by default from that of the run.
-        points_to_evaluate: What to try first, as dicts; what they leave out is drawn.
-        metric: Not needed.
-        mode: Not needed.
-        duplicates: See :class:`Searcher`.
+        seed: The seed of all values; by default that of the run.
+        points_to_evaluate: The configurations to try first, as dicts; values that they leave out are drawn.
+        metric: The objective; not needed.
+        mode: ``"min"`` or ``"max"``; not needed.
+        duplicates: The policy for repeated suggestions, see :class:`Searcher`.
     """
 
     needs_metric: ClassVar[bool] = False
@@ -47,19 +47,19 @@ class RandomSearch(Searcher):
 
     @property
     def repeats(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     @property
     def is_slow(self) -> bool:
-        """Not slow, but drawing ahead costs it no knowledge."""
+        """Always True: this searcher is quick, but loses nothing by being asked ahead."""
         return True
 
     def bind(self, space: Space, metric: str | None, mode: str | None, seed: int) -> None:
         super().bind(space, metric, mode, seed)
         self._seed = seed if self._seed is None else self._seed
         self._samplers = space.samplers
-        self._begin(space, self._seed)
+        self._prepare(space, self._seed)
 
     def suggest(self, trial_id: str) -> Suggestion:
         point = self._points.take()
@@ -69,17 +69,17 @@ class RandomSearch(Searcher):
         return self._values(self._drawn - 1) | point
 
     def adopt(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        self._points.tried(values)
-        self._drawn += 1  # so that what is drawn next is not what was drawn first
+        self._points.skip_tried(values)
+        self._drawn += 1  # the next suggestion must not repeat the adopted ones
 
-    def _begin(self, space: Space, seed: int) -> None:
-        """Get ready for a space."""
-        own = {path: d for path, d in space.samplers.items() if _is_ours(d)}
+    def _prepare(self, space: Space, seed: int) -> None:
+        """Check the user's points against a space; subclasses set up their sequences too."""
+        own = {path: d for path, d in space.samplers.items() if _is_built_in(d)}
         others = {path: lambda value: value for path in space.samplers.keys() - own.keys()}
-        self._points.bind(plain_of(axes_of(type(self).__name__, own)) | others)
+        self._points.bind(plain_functions(axes_of(type(self).__name__, own)) | others)
 
     def _values(self, number: int) -> dict[str, Any]:
-        """Return the values of a number, for every sampler."""
+        """Return the values of the suggestion with this number, for every sampler."""
         assert self._seed is not None
         return {
             path: domain.sample(generator(self._seed, number, path))
@@ -87,5 +87,5 @@ class RandomSearch(Searcher):
         }
 
 
-def _is_ours(domain: Domain) -> bool:
+def _is_built_in(domain: Domain) -> bool:
     return type(domain).__module__ == Domain.__module__

@@ -1,4 +1,4 @@
-"""The default search: the grid, and random samples of everything else."""
+"""The default searcher: the grid, and random samples of everything else."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from asynctune.suggest.base import Searcher, Suggestion
 
 
 class BasicVariantGenerator(Searcher):
-    """Suggests nothing: the grid and every sample come from the run's seed and the trial's number alone."""
+    """Suggests no values: the grid and all samples follow from the run's seed and the trial's number."""
 
     needs_metric: ClassVar[bool] = False
 
     @property
     def repeats(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     @property
     def is_slow(self) -> bool:
-        """Not slow, but drawing ahead costs it no knowledge."""
+        """Always True: this searcher is quick, but loses nothing by being asked ahead."""
         return True
 
     def suggest(self, trial_id: str) -> Suggestion:
-        """Suggest no value: all are drawn."""
+        """Return no values, so that the run draws all of them."""
         return {}

@@ -1,7 +1,6 @@
-"""Where a trainable lives: told by an executor while it is built, by itself otherwise.
+"""The context of a trainable: its trial, its directory, and the way its hooks are called.
 
-The worker's side of an executor and :mod:`asynctune.trainable.base` meet here: how hooks are called, which
-trial this is, which directory it has.
+An executor sets the context while it builds the trainable. A stand-alone trainable has none.
 """
 
 from __future__ import annotations
@@ -27,23 +26,26 @@ _CANCEL_S = 0.5
 
 
 class HookCaller(Protocol):
-    """How a trainable's coroutines call out: see :class:`SyncHookCaller` for the stand-alone way."""
+    """Interface through which the coroutines of a trainable call hooks and blocking functions.
+
+    :class:`SyncHookCaller` is the implementation for threads without an event loop.
+    """
 
     async def hook(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a hook of the user's and await it if it is asynchronous."""
+        """Call a hook of the user, and await the result if the hook is asynchronous."""
         ...
 
     async def blocking(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Call our own code that waits for a disk."""
+        """Call a function of asynctune that waits for a disk or a storage."""
         ...
 
     def close(self) -> None:
-        """Give up what the calls needed."""
+        """Release the event loop of the asynchronous hooks, if one was needed."""
         ...
 
 
 class SyncHookCaller:
-    """Call directly; run what is asynchronous on an event loop that is kept between calls."""
+    """Calls hooks directly, and runs asynchronous hooks on an event loop kept between calls."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -54,7 +56,7 @@ class SyncHookCaller:
         try:
             value = function(*args)
         except StopIteration as exc:
-            # Out of a coroutine it would come as "coroutine raised StopIteration" (PEP 479).
+            # Python would replace it by "coroutine raised StopIteration", without the name (PEP 479).
             raise RuntimeError(f"StopIteration leaked from {function.__qualname__}()") from exc
         return self._wait(value) if inspect.isawaitable(value) else value
 
@@ -66,11 +68,11 @@ class SyncHookCaller:
             return
         loop, self._loop = self._loop, None
         assert self._task is not None
-        left = [task for task in asyncio.all_tasks(loop) if not task.done()]
-        for task in left:
+        pending = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        for task in pending:
             task.cancel()
-        if left:  # one that swallows its cancellation is left behind
-            loop.run_until_complete(asyncio.wait(left, timeout=_CANCEL_S))
+        if pending:  # with a timeout, since a task may swallow its cancellation
+            loop.run_until_complete(asyncio.wait(pending, timeout=_CANCEL_S))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
@@ -80,8 +82,9 @@ class SyncHookCaller:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()
             raise ExecutorError(
-                "this trainable has asynchronous hooks, and an event loop is already running here; "
-                "use `async with asynctune.executors.InlineExecutor() as pool, pool.actor(cls) as actor`"
+                "a trainable with asynchronous hooks cannot be called while an event loop runs in this "
+                "thread; use `async with asynctune.executors.InlineExecutor() as pool, pool.actor(cls) "
+                "as actor`"
             )
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
@@ -97,10 +100,13 @@ class SyncHookCaller:
 
     @staticmethod
     async def _serve(queue: asyncio.Queue[tuple[Awaitable[Any], asyncio.Future[Any]]]) -> None:
-        """Await all hooks of one trainable in one task, so that one may close what another opened."""
+        """Await all hooks of one trainable in one task.
+
+        A cancel scope or timeout that one hook has entered can be left only in the same task.
+        """
         while True:
             awaitable, future = await queue.get()
-            # An exception travels as a value: a future refuses StopIteration, and a loop whose future
+            # Pass an exception as a value: a future refuses StopIteration, and a loop whose future
             # holds SystemExit never stops.
             try:
                 future.set_result((await awaitable, None))
@@ -108,7 +114,7 @@ class SyncHookCaller:
                 future.set_result((None, exc))
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
-                    raise  # it is this task that is cancelled, not something of the user's
+                    raise  # close() cancelled this task; the hook did not raise by itself
 
 
 def _loop_is_running() -> bool:
@@ -120,34 +126,38 @@ def _loop_is_running() -> bool:
 
 
 def step(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine that never suspends."""
+    """Run a coroutine that never suspends, and return its result.
+
+    Raises:
+        ExecutorError: The coroutine suspended, so it needs an event loop.
+    """
     try:
         coroutine.send(None)
     except StopIteration as stop:
         value: _T = stop.value
         return value
     coroutine.close()
-    raise ExecutorError("a trainable on an event loop has no synchronous face; await its actor")
+    raise ExecutorError("a trainable on an event loop has no synchronous methods; await its actor")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainableContext:
-    """Where a trainable lives, told to it by an executor while it is built.
+    """The context in which an executor builds a trainable.
 
     Args:
-        trial_id: The trial, None outside a run.
-        trial_name: Its name.
-        experiment_tag: What was drawn for it, as a label.
-        logdir: Its directory, absolute.
-        calls: How it calls hooks.
-        grace_s: Seconds that a stopped function may clean up.
+        logdir: The absolute path of the trial's directory.
+        hooks: The caller of the hooks.
+        trial_id: The id of the trial; None outside a run.
+        trial_name: The name of the trial.
+        experiment_tag: The label of the sampled parameters.
+        grace_s: Seconds that a stopped function may use to clean up.
         setup_later: Whether the executor awaits the setup after the constructor.
-        own_process: Whether the trial has this process to itself.
-        remote: Where a durable trainable keeps its checkpoints.
+        own_process: Whether no other trial runs in this process.
+        remote: The storage directory for the checkpoints of a durable trainable.
     """
 
     logdir: str
-    calls: HookCaller
+    hooks: HookCaller
     trial_id: str | None = None
     trial_name: str | None = None
     experiment_tag: str | None = None
@@ -157,19 +167,19 @@ class TrainableContext:
     remote: RemoteDir | None = None
 
 
-host: ContextVar[TrainableContext | None] = ContextVar("asynctune_host", default=None)
-"""The host of the trainable that is being built; set by executors, around the constructor only."""
+current_context: ContextVar[TrainableContext | None] = ContextVar("asynctune_context", default=None)
+"""The context of the trainable under construction; executors set it around the constructor only."""
 
 
 def results_dir() -> str:
-    """Return the folder of results: ``$ASYNCTUNE_RESULTS_DIR``, else ``~/asynctune_results``."""
+    """Return the results directory: ``$ASYNCTUNE_RESULTS_DIR``, or ``~/asynctune_results``."""
     return os.path.abspath(
         os.environ.get("ASYNCTUNE_RESULTS_DIR") or os.path.expanduser("~/asynctune_results")
     )
 
 
 def new_standalone_dir(label: str) -> str:
-    """Create a directory in the folder of results for something outside a run."""
+    """Create a directory below the results directory for a trainable or session without a run."""
     parent = results_dir()
     os.makedirs(parent, mode=0o700, exist_ok=True)
     safe = "".join(c if c.isalnum() else "-" for c in label)[-60:]
@@ -177,17 +187,17 @@ def new_standalone_dir(label: str) -> str:
 
 
 def copy_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Copy a configuration for the code that it is handed to."""
+    """Return a copy of a configuration, so that user code cannot change the original."""
     try:
         return copy.deepcopy(config)
-    except Exception:  # locks, sockets, modules: such a leaf is shared, the containers are not
-        copied: dict[str, Any] = _containers(config)
+    except Exception:  # locks, sockets and modules cannot be copied: share leaves, copy containers
+        copied: dict[str, Any] = _copy_containers(config)
         return copied
 
 
-def _containers(value: Any) -> Any:
+def _copy_containers(value: Any) -> Any:
     if type(value) is dict:
-        return {key: _containers(item) for key, item in value.items()}
+        return {key: _copy_containers(item) for key, item in value.items()}
     if type(value) is list:
-        return [_containers(item) for item in value]
+        return [_copy_containers(item) for item in value]
     return value

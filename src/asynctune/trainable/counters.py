@@ -1,4 +1,4 @@
-"""What a trainable counts over its life, and how that fills the fields that every result has."""
+"""The counters of a trainable, and the result fields computed from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from asynctune import result as _result
 from asynctune.result import Row
 
-_NUMBERS = (
+_NUMERIC_FIELDS = (
     _result.TIME_THIS_ITER_S,
     _result.TIMESTEPS_THIS_ITER,
     _result.EPISODES_THIS_ITER,
@@ -23,8 +23,8 @@ _NUMBERS = (
 class Counters:
     """Counts iterations, seconds, timesteps and episodes.
 
-    Iterations, times and totals go on after a restore; what is called ``..._since_restore`` begins
-    anew.
+    After a restore, iterations, times and totals continue; the ``..._since_restore`` fields begin
+    again at 0.
     """
 
     def __init__(self) -> None:
@@ -39,20 +39,24 @@ class Counters:
         self._hostname = socket.gethostname()
 
     def fill(self, row: Row, elapsed_s: float) -> None:
-        """Count an iteration and fill in the fields of its result.
+        """Count one iteration, and add the fields of its result to the row.
 
         Args:
-            row: What was reported; it is changed.
-            elapsed_s: How long the iteration took, unless the row says so itself.
+            row: The reported metrics, changed in place.
+            elapsed_s: The duration of the iteration in seconds, used unless the row contains one.
+
+        Raises:
+            TypeError: A field that must be a number is not one.
         """
-        for name in _NUMBERS:
+        for name in _NUMERIC_FIELDS:
             value = row.get(name)
+            # Refuse only text and containers: scalars of numpy and torch have no common base class.
             if value is not None and isinstance(value, str | bytes | list | tuple | dict | set):
-                raise TypeError(f"result[{name!r}] is {value!r}; a number is wanted")
+                raise TypeError(f"result[{name!r}] must be a number, got {value!r}")
         self.iteration += 1
         self._iterations_since_restore += 1
-        given = row.get(_result.TIME_THIS_ITER_S)
-        this_iter = elapsed_s if given is None else given
+        reported = row.get(_result.TIME_THIS_ITER_S)
+        this_iter = elapsed_s if reported is None else reported
         self.time_total += this_iter
         self._time_since_restore += this_iter
         timesteps = row.get(_result.TIMESTEPS_THIS_ITER)
@@ -87,7 +91,7 @@ class Counters:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the counters that a checkpoint stores."""
         return {
             "experiment_id": self.experiment_id,
             "iteration": self.iteration,
@@ -97,7 +101,7 @@ class Counters:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint kept."""
+        """Continue from the counters of a checkpoint."""
         self.experiment_id = state["experiment_id"]
         self.iteration = state["iteration"]
         self.timesteps_total = state["timesteps_total"]

@@ -1,4 +1,4 @@
-"""DurableTrainable: a trainable whose checkpoints live in a storage, and can be restored anywhere."""
+"""DurableTrainable: a trainable with checkpoints in a storage, for a restore on any machine."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from asynctune.storage.checkpoints.commits import Commits
 from asynctune.storage.checkpoints.manifest import is_checkpoint
 from asynctune.storage.checkpoints.records import Writer
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import host
+from asynctune.trainable.context import current_context
 
 
 class DurableTrainable(Trainable):
-    """A :class:`Trainable` that keeps its checkpoints in a storage. It has the same hooks.
+    """A :class:`Trainable` that stores its checkpoints in a storage. The hooks are the same.
 
-    :meth:`save` returns when the checkpoint is committed there. What it returned, every instance with the
-    same ``remote_checkpoint_dir`` can restore, on any machine. In a run, which needs ``upload_dir`` or a
-    remote ``storage_path``, each trial has a directory of its own there.
+    :meth:`save` returns when the checkpoint is committed in the storage. Every instance with the same
+    ``remote_checkpoint_dir`` can restore the returned path, on any machine. A run needs ``upload_dir`` or
+    a remote ``storage_path``, and gives each trial its own ``remote_checkpoint_dir`` below.
 
     Args:
-        remote_checkpoint_dir: A URL such as ``s3://bucket/path`` or ``gs://bucket/path``, or a directory;
-            kept under this name. It is there before ``_setup`` is called, as is ``storage_client``.
-        *args: As for :class:`Trainable`.
-        storage_options: As for :func:`asynctune.run`, outside of a run.
-        **kwargs: As for :class:`Trainable`.
+        remote_checkpoint_dir: A URL such as ``s3://bucket/path`` or ``gs://bucket/path``, or a directory.
+            The attribute of the same name is set before ``_setup`` is called, as is ``storage_client``.
+        *args: Positional arguments of :class:`Trainable`.
+        storage_options: The options of the storage, as for :func:`asynctune.run`; only outside a run.
+        **kwargs: Keyword arguments of :class:`Trainable`.
 
     Attributes:
-        storage_client: The :class:`~asynctune.storage.Storage` there, as ``_create_storage_client()``
-            made it, which may be overridden.
+        storage_client: The :class:`~asynctune.storage.Storage` at ``remote_checkpoint_dir``, created by
+            ``_create_storage_client()``, which a subclass may override.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class DurableTrainable(Trainable):
     ) -> None:
         if not isinstance(remote_checkpoint_dir, str | os.PathLike) or not remote_checkpoint_dir:
             raise ConfigError(
-                f"remote_checkpoint_dir is {remote_checkpoint_dir!r}; a URL such as 's3://bucket/path' "
-                "is wanted"
+                "remote_checkpoint_dir must be a URL such as 's3://bucket/path' or a directory, got "
+                f"{remote_checkpoint_dir!r}"
             )
         self.remote_checkpoint_dir = os.fspath(remote_checkpoint_dir)
         self._storage_options = storage_options
-        place = host.get()
-        self._remote = place.remote if place is not None else None
+        context = current_context.get()
+        self._remote = context.remote if context is not None else None
         self.storage_client: Storage = self._create_storage_client()
         writer = self._remote.writer if self._remote is not None else Writer()
         self._commits = Commits(self.storage_client, writer)
@@ -64,71 +64,80 @@ class DurableTrainable(Trainable):
         return open_storage(self.remote_checkpoint_dir, self._storage_options)
 
     def save(self, checkpoint_dir: str | None = None) -> str:
-        """Save the state, and return when it is committed in the storage.
+        """Save the state. Return when the checkpoint is committed in the storage.
 
         Args:
-            checkpoint_dir: Where to put the local copy; it has to lie in the logdir, which is the default.
+            checkpoint_dir: The parent directory of the local copy, inside the logdir; by default the
+                logdir.
 
         Returns:
-            The path of the local copy, for :meth:`restore`, here or elsewhere.
+            The path of the local copy, for :meth:`restore` on this or another machine.
 
         Raises:
-            ValueError: ``checkpoint_dir`` lies elsewhere.
-            Fenced: A later attempt of the same trial, or another instance, has begun to save there.
-            StorageError: It is not known to be stored; it counts as nothing, and is not here either.
+            ValueError: ``checkpoint_dir`` is not inside the logdir.
+            Fenced: A later attempt of the same trial, or another instance, has begun to save in the same
+                ``remote_checkpoint_dir``.
+            StorageError: The storage did not confirm the commit. The checkpoint does not count, and the
+                local copy is deleted.
         """
         return super().save(checkpoint_dir)
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore a state that :meth:`save` wrote, from the local copy or from the storage.
 
-        A local copy that is missing or damaged is brought from the storage; one that comes damaged is read
-        once more.
+        A checkpoint whose local copy is missing or damaged is downloaded. A download that arrives damaged
+        is retried once.
 
         Args:
-            checkpoint_path: What ``save`` returned, perhaps to another instance.
+            checkpoint_path: The path that ``save`` of this or another instance returned.
 
         Raises:
-            FileNotFoundError: It is neither here nor there.
-            CheckpointCorrupt: It came damaged twice. ``commits()`` has those before it.
+            FileNotFoundError: The checkpoint is neither local nor in the storage.
+            CheckpointCorrupt: The download was damaged twice. :meth:`commits` lists older checkpoints.
         """
         super().restore(checkpoint_path)
 
     def delete_checkpoint(self, checkpoint_path: str) -> None:
-        """Delete a checkpoint, in the storage first; also when there is no local copy.
+        """Delete a checkpoint: first in the storage, then the local copy, if any.
 
-        Returns when it is gone. A missing one is no error.
+        The method returns when both are deleted. A missing checkpoint is no error.
+
+        Args:
+            checkpoint_path: The path that ``save`` of this or another instance returned.
         """
         super().delete_checkpoint(checkpoint_path)
 
     def commits(self) -> list[str]:
-        """Return what can be restored, as paths for :meth:`restore`, the newest first."""
+        """Return the committed checkpoints as paths for :meth:`restore`, newest first."""
         names = [commit.name for commit in self._commits.newest_first(damaged=[])]
         return [os.path.join(self._logdir, name) for name in names]
 
     async def _run_save(self, checkpoint_dir: str | None = None) -> str:
-        parent = await self._calls.blocking(os.path.abspath, checkpoint_dir or self._logdir)
+        parent = await self._hooks.blocking(os.path.abspath, checkpoint_dir or self._logdir)
         if not Path(parent).is_relative_to(self._logdir):
             raise ValueError(
-                f"checkpoint_dir is {checkpoint_dir!r}, which does not lie in the logdir {self._logdir!r}; "
+                f"checkpoint_dir must be inside the logdir {self._logdir!r}, got {checkpoint_dir!r}; "
                 "another instance would not find the checkpoint by its path"
             )
         root, relative = await self._commit(parent)
-        root = await self._calls.blocking(self._store, root)
-        return await self._calls.blocking(_checkpoint.as_path, root, relative)
+        root = await self._hooks.blocking(self._commit_remotely, root)
+        return await self._hooks.blocking(_checkpoint.as_path, root, relative)
 
     async def _run_restore(self, checkpoint_path: str) -> None:
-        path = await self._calls.blocking(self._download, checkpoint_path)
+        path = await self._hooks.blocking(self._download, checkpoint_path)
         await super()._run_restore(path)
 
     async def _run_delete_checkpoint(self, checkpoint_path: str) -> None:
-        name, _ = self._split(checkpoint_path)
+        name, _ = self._split_path(checkpoint_path)
         if name:
-            await self._calls.blocking(self._commits.delete, name)
+            await self._hooks.blocking(self._commits.delete, name)
         await super()._run_delete_checkpoint(checkpoint_path)
 
-    def _store(self, root: Path) -> Path:
-        """Commit a local checkpoint under a name that nobody has used; return where it now is."""
+    def _commit_remotely(self, root: Path) -> Path:
+        """Commit a local checkpoint in the storage under an unused name. Return its local directory.
+
+        The local checkpoint is renamed if its name is in use, and deleted if the commit fails.
+        """
         name, number = root.name, 0
         try:
             while self._commits.is_taken(name) or (
@@ -145,28 +154,28 @@ class DurableTrainable(Trainable):
         return root
 
     def _download(self, checkpoint_path: str) -> str:
-        """See that a checkpoint is here and whole; return the path to restore from."""
+        """Download a checkpoint unless an undamaged local copy exists. Return the path to restore."""
         try:
             _checkpoint.locate(checkpoint_path)
         except (FileNotFoundError, CheckpointCorrupt) as exc:
-            name, inner = self._split(checkpoint_path)
+            name, inner = self._split_path(checkpoint_path)
             commit = self._commits.find(name) if name else None
             if commit is None:
-                exc.add_note(f"nor is {name!r} in {self.remote_checkpoint_dir}")
+                exc.add_note(f"{name!r} is not in {self.remote_checkpoint_dir} either")
                 raise
         else:
             return checkpoint_path
         root = self._commits.fetch(commit, Path(self._logdir))
         return os.path.join(root, inner) if inner else str(root)
 
-    def _split(self, path: str) -> tuple[str, str]:
-        """Split a path into the name of the checkpoint, "" for none, and what in it is meant."""
+    def _split_path(self, path: str) -> tuple[str, str]:
+        """Split a path into the name of a checkpoint and the path inside; both "" if there is no name."""
         full = Path(os.path.abspath(path))
         is_own = full.is_relative_to(self._logdir)
         if self._remote is not None and not is_own:
-            return "", ""  # another trial's: one of ours may be called the same
+            return "", ""  # a checkpoint of another trial; one of this trial may have the same name
         parts = full.relative_to(self._logdir).parts if is_own else full.parts
-        # What lies in a checkpoint may be called like one, so it is the first that counts.
+        # The first match: a directory inside a checkpoint may be named like a checkpoint.
         for index, part in enumerate(parts):
             if is_checkpoint(part):
                 return part, os.path.join(*parts[index + 1 :], "") if parts[index + 1 :] else ""

@@ -9,7 +9,7 @@ from asynctune.errors import ConfigError
 
 
 class ExportFormat(StrEnum):
-    """Formats that an ``_export_model`` may know; it may know others."""
+    """Common export formats. An ``_export_model`` may support others as well."""
 
     CHECKPOINT = "checkpoint"
     MODEL = "model"
@@ -17,13 +17,19 @@ class ExportFormat(StrEnum):
 
     @classmethod
     def validate(cls, formats: Sequence[str]) -> list[ExportFormat]:
-        """Turn strings into formats, without regard to case and blanks around them.
+        """Convert strings to formats. Case and surrounding blanks are ignored.
+
+        Args:
+            formats: The names of the formats.
 
         Raises:
-            ConfigError: One of them is none of these.
+            ConfigError: One of the strings is none of these formats.
         """
-        try:
-            return [cls(text.strip().lower()) for text in formats]
-        except ValueError as exc:
-            known = ", ".join(cls)
-            raise ConfigError(f"export format unknown: {exc}; known are {known}") from exc
+        validated = []
+        for text in formats:
+            try:
+                validated.append(cls(text.strip().lower()))
+            except ValueError as exc:
+                names = ", ".join(cls)
+                raise ConfigError(f"formats must be among {names}, got {text!r}") from exc
+        return validated

@@ -1,4 +1,4 @@
-"""Functions as trainables: ``_train()`` lets the function run to its next report."""
+"""Functions as trainables: ``_train()`` runs the function until its next report."""
 
 from __future__ import annotations
 
@@ -27,14 +27,18 @@ from asynctune.trainable.steppers import (
 )
 
 CHECKPOINT = "checkpoint"
-"""The metric name that is no metric: ``reporter(loss=1, checkpoint=...)``."""
+"""The keyword of a report that is a checkpoint, not a metric: ``reporter(loss=1, checkpoint=...)``."""
 
 
 def wrap_function(function: Function) -> type[FunctionTrainable]:
-    """Make a Trainable class of a function, whose ``train()`` lets it run to its next report.
+    """Create a Trainable class from a function; each ``train()`` runs it until its next report.
+
+    Args:
+        function: A function of ``(config)`` or ``(config, reporter)``: plain, ``async def``, a generator
+            or an async generator.
 
     Raises:
-        ConfigError: The function has a signature that cannot be called.
+        ConfigError: The function cannot be called with these arguments.
     """
     signature = inspect_function(function)
     asynchronous = signature.form in (Form.ASYNC, Form.ASYNC_GENERATOR)
@@ -44,7 +48,7 @@ def wrap_function(function: Function) -> type[FunctionTrainable]:
 
 
 class FunctionTrainable(Trainable):
-    """A plain function or generator as a Trainable; made by :func:`wrap_function`."""
+    """A plain function or generator as a Trainable; created by :func:`wrap_function`."""
 
     _function: ClassVar[Function]
     _signature: ClassVar[Signature]
@@ -52,79 +56,82 @@ class FunctionTrainable(Trainable):
     def _setup(self, config: dict[str, Any]) -> None:
         self._config_copy = config
         self._checkpoint: Checkpoint | None = None
-        self._offered: Checkpoint | None = None
-        self._last: Row = {}
-        self._ended: FunctionEnd | None = None
-        self._told_to_stop = False
-        self._feed: ThreadStepper | GeneratorStepper | None = None
+        self._new_checkpoint: Checkpoint | None = None
+        self._last_row: Row = {}
+        self._end: FunctionEnd | None = None
+        self._stop_requested = False
+        self._stepper: ThreadStepper | GeneratorStepper | None = None
 
     @property
     def offers_checkpoint(self) -> bool:
-        """Whether the last report came with a checkpoint."""
-        return self._offered is not None
+        """Whether the last report contained a checkpoint."""
+        return self._new_checkpoint is not None
 
     def _train(self) -> Any:
-        if self._ended is not None:
-            return self._after_the_end(self._ended)
-        if self._feed is None:
-            feed = GeneratorStepper if self._signature.form is Form.GENERATOR else ThreadStepper
-            self._feed = feed(self._feeding())
-        return self._taken(self._feed.next())
+        if self._end is not None:
+            return self._row_after_end(self._end)
+        if self._stepper is None:
+            is_generator = self._signature.form is Form.GENERATOR
+            self._stepper = (GeneratorStepper if is_generator else ThreadStepper)(
+                self._function_call()
+            )
+        return self._row_from(self._stepper.next())
 
-    def _taken(self, item: Any) -> Row:
-        """Turn what a feed gave into what ``_train`` returns."""
-        self._offered = None
+    def _row_from(self, item: Any) -> Row:
+        """Return the row of ``_train`` for an item of a stepper: a report, or the function's end."""
+        self._new_checkpoint = None
         if not isinstance(item, FunctionEnd):
-            return self._reported(item)
-        self._ended = item
+            return self._row_of_report(item)
+        self._end = item
         if item.error is not None:
             error = item.error
             if isinstance(error, Exception) and not isinstance(
                 error, StopIteration | StopAsyncIteration
             ):
                 raise error
-            # These would end something else than the trial on their way up.
+            # Raised as they are, StopIteration, SystemExit and others would end a generator, a task or
+            # the process instead of the trial.
             raise RuntimeError(f"{self._signature.name} raised {error!r}") from error
         if isinstance(item.value, Mapping):
-            return self._reported(item.value)
+            return self._row_of_report(item.value)
         if inspect.iscoroutine(item.value) or inspect.isgenerator(item.value):
             item.value.close()
         if inspect.isawaitable(item.value) or isinstance(item.value, Iterator | AsyncIterator):
             raise TuneError(
-                f"{self._signature.name} returned {type(item.value).__name__!r}, so nothing of it has "
-                "run; declare it with `async def`, or let the function itself yield"
+                f"{self._signature.name} returned an object of type {type(item.value).__name__!r} whose "
+                "code has not run; declare the function with `async def`, or let the function itself yield"
             )
-        return self._duplicate()
+        return self._duplicate_row()
 
-    def _after_the_end(self, ended: FunctionEnd) -> Row:
-        if ended.error is not None and not self._told_to_stop:
+    def _row_after_end(self, end: FunctionEnd) -> Row:
+        if end.error is not None and not self._stop_requested:
             raise TuneError(
-                f"{self._signature.name} has ended with {ended.error!r}"
-            ) from ended.error
-        return self._duplicate()
+                f"{self._signature.name} has already ended with {end.error!r}"
+            ) from end.error
+        return self._duplicate_row()
 
-    def _reported(self, metrics: Any) -> Row:
+    def _row_of_report(self, metrics: Any) -> Row:
         if not isinstance(metrics, Mapping):
-            raise TypeError(
-                f"{self._signature.name} yielded {metrics!r}; a dict of metrics is wanted"
-            )
+            raise TypeError(f"{self._signature.name} must yield dicts of metrics, got {metrics!r}")
         row = dict(metrics)
-        offered = row.pop(CHECKPOINT, None)
-        if offered is not None and not isinstance(offered, Mapping | str | Path):
+        checkpoint = row.pop(CHECKPOINT, None)
+        if checkpoint is not None and not isinstance(checkpoint, Mapping | str | Path):
             raise TypeError(
-                f"{self._signature.name} reported a checkpoint of type {type(offered).__qualname__}; "
-                "a dict or the path of a directory is wanted"
+                f"checkpoint reported by {self._signature.name} must be a dict or the path of a "
+                f"directory, got {type(checkpoint).__qualname__}"
             )
-        if isinstance(offered, Path):
-            offered = str(offered)
-        self._offered = offered if offered is None or isinstance(offered, str) else dict(offered)
-        if self._offered is not None:
-            self._checkpoint = self._offered
-        self._last = row
+        if isinstance(checkpoint, Path):
+            checkpoint = str(checkpoint)
+        if isinstance(checkpoint, Mapping):
+            checkpoint = dict(checkpoint)
+        self._new_checkpoint = checkpoint
+        if self._new_checkpoint is not None:
+            self._checkpoint = self._new_checkpoint
+        self._last_row = row
         return row
 
-    def _duplicate(self) -> Row:
-        return {**self._last, _result.DONE: True, _result.RESULT_DUPLICATE: True}
+    def _duplicate_row(self) -> Row:
+        return {**self._last_row, _result.DONE: True, _result.RESULT_DUPLICATE: True}
 
     def _save(self, tmp_checkpoint_dir: str) -> Any:
         if self._checkpoint is None:
@@ -137,10 +144,10 @@ class FunctionTrainable(Trainable):
         source = Path(self._checkpoint)
         if not source.is_dir():
             raise TuneError(
-                f"{self._signature.name} reported the checkpoint {self._checkpoint!r}, "
-                "which is not a directory"
+                f"checkpoint reported by {self._signature.name} must be a dict or the path of a "
+                f"directory, got {self._checkpoint!r}, which is not a directory"
             )
-        # A checkpoint that was restored may be reported again: its manifest is not the user's file.
+        # Without the manifest: a function may report a restored checkpoint, and save writes a new one.
         shutil.copytree(
             source,
             tmp_checkpoint_dir,
@@ -150,43 +157,47 @@ class FunctionTrainable(Trainable):
         return tmp_checkpoint_dir
 
     def _restore(self, checkpoint: Any) -> Any:
-        if self._feed is not None:
-            self._feed.stop(self._grace_s)
-        self._begin_from(checkpoint)
+        if self._stepper is not None:
+            self._stepper.stop(self._grace_s)
+        self._reset(checkpoint)
 
-    def _begin_from(self, checkpoint: Any) -> None:
-        """Let the next ``train()`` start the function anew, with this checkpoint."""
-        self._feed = None
-        self._ended = None
-        self._told_to_stop = False
+    def _reset(self, checkpoint: Any) -> None:
+        """Make the next ``train()`` start the function again from this checkpoint."""
+        self._stepper = None
+        self._end = None
+        self._stop_requested = False
         if isinstance(checkpoint, dict):
             checkpoint.pop("tune_checkpoint_path", None)
         self._checkpoint = checkpoint
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
-        from asynctune.storage.checkpoints import archive as _packing
+        from asynctune.storage.checkpoints import archive as _archive
 
-        # The function reads a directory when it likes, so this one stays.
+        # The directory is kept, since the function may read it at any later time.
         parent = Path(self._logdir, f"restored_{uuid.uuid4().hex[:8]}")
-        path = await self._calls.blocking(_packing.unpack, obj, parent)
+        path = await self._hooks.blocking(_archive.unpack, obj, parent)
         await self._run_restore(str(path))
 
     def _stop(self) -> Any:
-        if self._feed is None or self._ended is not None:
+        if self._stepper is None or self._end is not None:
             return None
-        self._told_to_stop = True
-        self._ended = self._feed.stop(self._grace_s)
-        return self._note(self._ended)
+        self._stop_requested = True
+        self._end = self._stepper.stop(self._grace_s)
+        return self._note(self._end)
 
-    def _note(self, ended: FunctionEnd | None) -> str | None:
-        """Say what is worth noting about the end of a function that was told to stop."""
+    def _note(self, end: FunctionEnd | None) -> str | None:
+        """Return a note about the exception of a stopped function; None without one or for the stop.
+
+        Raises:
+            TrialError: The function did not end.
+        """
         name = self._signature.name
-        if ended is None:
-            raise TrialError(f"{name} did not end after it was told to stop")
-        if ended.error is None or _contains_stop(ended.error):
+        if end is None:
+            raise TrialError(f"{name} did not end after the stop was requested")
+        if end.error is None or _contains_stop(end.error):
             return None
-        text = "".join(traceback.format_exception(ended.error))
-        return f"{name} was told to stop and ended with another exception:\n{text}"
+        text = "".join(traceback.format_exception(end.error))
+        return f"{name} was stopped and raised another exception:\n{text}"
 
     def _call(self, reporter: Session | None) -> Any:
         function = type(self)._function
@@ -200,56 +211,58 @@ class FunctionTrainable(Trainable):
 
     @property
     def _grace_s(self) -> float:
-        return self._host.grace_s if self._host else 10.0
+        return self._context.grace_s if self._context else 10.0
 
-    def _feeding(self) -> FunctionCall:
+    def _function_call(self) -> FunctionCall:
         return FunctionCall(
             self._call,
             self._checkpoint,
             self.trial_id,
             self.trial_name,
             self.logdir,
-            own_process=self._host is not None and self._host.own_process,
+            own_process=self._context is not None and self._context.own_process,
         )
 
 
 class AsyncFunctionTrainable(FunctionTrainable):
-    """An ``async def`` function or async generator as a Trainable, on the loop of its host."""
+    """An ``async def`` function or async generator as a Trainable, on the loop of its executor."""
 
     def _setup(self, config: dict[str, Any]) -> None:
         super()._setup(config)
-        self._async_feed: TaskStepper | AsyncGeneratorStepper | None = None
+        self._async_stepper: TaskStepper | AsyncGeneratorStepper | None = None
 
     async def _train(self) -> Any:
-        if self._ended is not None:
-            return self._after_the_end(self._ended)
-        if self._async_feed is None:
-            plain = self._signature.form is Form.ASYNC
-            self._async_feed = (TaskStepper if plain else AsyncGeneratorStepper)(self._feeding())
-        return self._taken(await self._async_feed.next())
+        if self._end is not None:
+            return self._row_after_end(self._end)
+        if self._async_stepper is None:
+            is_coroutine = self._signature.form is Form.ASYNC
+            self._async_stepper = (TaskStepper if is_coroutine else AsyncGeneratorStepper)(
+                self._function_call()
+            )
+        return self._row_from(await self._async_stepper.next())
 
     async def _restore(self, checkpoint: Any) -> Any:
-        if self._async_feed is not None:
-            await self._async_feed.stop(self._grace_s)
-            self._async_feed = None
-        self._begin_from(checkpoint)
+        if self._async_stepper is not None:
+            await self._async_stepper.stop(self._grace_s)
+            self._async_stepper = None
+        self._reset(checkpoint)
 
     async def abandon(self) -> None:
-        """Cancel what is left of the function, when its host has no time to stop it."""
-        if isinstance(self._async_feed, TaskStepper):
-            await self._async_feed.cancel()
+        """Cancel the function if it still runs; for an executor that has no time to stop it."""
+        if isinstance(self._async_stepper, TaskStepper):
+            await self._async_stepper.cancel()
 
     async def _stop(self) -> Any:
-        if self._async_feed is None or self._ended is not None:
+        if self._async_stepper is None or self._end is not None:
             return None
-        self._told_to_stop = True
-        self._ended = await self._async_feed.stop(self._grace_s)
-        return self._note(self._ended)
+        self._stop_requested = True
+        self._end = await self._async_stepper.stop(self._grace_s)
+        return self._note(self._end)
 
 
 def _contains_stop(error: BaseException | None, depth: int = 0) -> bool:
-    """Tell whether an exception is the stop, or holds it, as its cause or in a group."""
-    if error is None or depth > 20:
+    """Return whether an exception is the stop, or contains the stop as its cause or in a group."""
+    if error is None or depth > 20:  # the user's code can build a cycle of causes
         return False
     if isinstance(error, TrialStopped | GeneratorExit):
         return True

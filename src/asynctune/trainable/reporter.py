@@ -1,8 +1,8 @@
-"""StatusReporter: an asynchronous queue with a continue-semaphore that raises when stop is signalled.
+"""StatusReporter: a queue of results and a semaphore that raises when a stop is signalled.
 
-A report is a rendezvous. The function puts its metrics into a queue that holds one, then waits at a
-semaphore. Nothing of it runs while it is being decided how its trial goes on, and a stop is a flag and
-a permit, never an exception that travels through a future.
+A report is a rendezvous. The function puts its metrics into a queue of size one, then waits at a
+semaphore, so the function does not run while the scheduler decides. A stop is a flag and a permit,
+never an exception passed through a future.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ from asynctune.errors import (
 from asynctune.result import Row
 from asynctune.trainable.session import Checkpoint
 
-_STOPPED = "the trial was told to stop"
+_STOPPED = "the trial was stopped"
 
 
 class StatusReporter:
-    """What a function reports through.
+    """The object through which a function reports its results.
 
-    One class over threaded primitives (``queue.Queue(1)``, ``threading.Semaphore(0)``), for plain
-    functions, and over asyncio's (``asyncio.Queue(1)``, ``asyncio.Semaphore(0)``), for ``async def``.
-    Whoever reads the queue releases the semaphore to let the function go on, or calls :meth:`stop`.
+    The same class works with threading primitives (``queue.Queue(1)``, ``threading.Semaphore(0)``), for
+    plain functions, and with asyncio primitives (``asyncio.Queue(1)``, ``asyncio.Semaphore(0)``), for
+    ``async def``. The reader of the queue releases the semaphore to continue the function, or calls
+    :meth:`stop`.
 
     Args:
-        result_queue: Takes one dict a report.
-        continue_semaphore: Gives one permit a report.
+        result_queue: The queue that receives one dict per report.
+        continue_semaphore: The semaphore that grants one permit per report.
         trial_name: The name of the trial.
-        trial_id: Its id.
-        logdir: Its directory.
+        trial_id: The id of the trial.
+        logdir: The directory of the trial.
+
+    Raises:
+        TypeError: One of queue and semaphore is of asyncio and the other is not.
     """
 
     def __init__(
@@ -54,8 +58,9 @@ class StatusReporter:
             continue_semaphore, asyncio.Semaphore
         ):
             raise TypeError(
-                "StatusReporter was given a queue and a semaphore of different kinds; both come from "
-                "asyncio, or from queue and threading"
+                "result_queue and continue_semaphore of StatusReporter must both be of asyncio, or of "
+                f"queue and threading, got {_class_name(result_queue)} and "
+                f"{_class_name(continue_semaphore)}"
             )
         self._queue = result_queue
         self._semaphore = continue_semaphore
@@ -65,44 +70,45 @@ class StatusReporter:
         self._checkpoint: Checkpoint | None = None
         self._stopped = False
         self._last_report = time.monotonic()
-        self._unawaited: list[_Pending] = []
+        self._unawaited: list[_PendingReport] = []
 
     def __call__(self, /, **metrics: Any) -> Awaitable[None] | None:
-        """Report metrics, and wait until it was decided how to go on.
+        """Report metrics, and wait for the decision of the scheduler.
 
         Args:
             **metrics: The metrics; ``done=True`` ends the trial with this report. ``checkpoint`` is a
-                dict or the path of a directory to begin from later.
+                dict or the path of a directory, from which the function can continue later.
 
         Returns:
             None, or in ``async def`` an awaitable, which must be awaited.
 
         Raises:
-            TrialStopped: The trial was told to stop: a ``StopIteration``, or over asyncio primitives
-                a ``StopAsyncIteration``.
+            TrialStopped: The trial was stopped: a ``StopIteration``, or with asyncio primitives a
+                ``StopAsyncIteration``.
+            TuneError: An ``async def`` function reported from a thread, or did not await a report.
         """
         if isinstance(self._queue, asyncio.Queue):
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
                 raise TuneError(
-                    "an `async def` function reported from a thread; report from its own loop"
+                    "an `async def` function reported from a thread; report from the loop of the function"
                 ) from None
             self.refuse_unawaited()
-            pending = _Pending(lambda: self._report_async(metrics))
+            pending = _PendingReport(lambda: self._report_async(metrics))
             self._unawaited.append(pending)
             return pending
         self._report(metrics)
         return None
 
     def stop(self) -> None:
-        """Signal the stop: the pending report raises it, and so does each later one."""
+        """Signal the stop. The pending report and each later one raise ``TrialStopped``."""
         self._stopped = True
         self._semaphore.release()
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint to begin from: a dict, or the path of a directory; None at first."""
+        """The checkpoint to begin from: a dict or the path of a directory; None if there is none."""
         return self._checkpoint
 
     @property
@@ -121,14 +127,14 @@ class StatusReporter:
         return self._logdir
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
-        """Begin: time counts from here, and a function finds this checkpoint."""
+        """Set the checkpoint, and start to measure the time until the first report."""
         self._checkpoint = checkpoint
         self._last_report = time.monotonic()
 
     def _report(self, metrics: Mapping[str, Any]) -> None:
         assert isinstance(self._queue, queue.Queue)
         self._raise_if_stopped(TrialStopIteration)
-        self._queue.put(self._timed(metrics))
+        self._queue.put(self._with_time(metrics))
         self._semaphore.acquire()
         self._last_report = time.monotonic()
         self._raise_if_stopped(TrialStopIteration)
@@ -137,12 +143,12 @@ class StatusReporter:
         assert isinstance(self._queue, asyncio.Queue)
         assert isinstance(self._semaphore, asyncio.Semaphore)
         self._raise_if_stopped(TrialStopAsyncIteration)
-        await self._queue.put(self._timed(metrics))
+        await self._queue.put(self._with_time(metrics))
         await self._semaphore.acquire()
         self._last_report = time.monotonic()
         self._raise_if_stopped(TrialStopAsyncIteration)
 
-    def _timed(self, metrics: Mapping[str, Any]) -> Row:
+    def _with_time(self, metrics: Mapping[str, Any]) -> Row:
         row = dict(metrics)
         if row.get(_result.TIME_THIS_ITER_S) is None:
             row[_result.TIME_THIS_ITER_S] = time.monotonic() - self._last_report
@@ -150,17 +156,23 @@ class StatusReporter:
 
     def _raise_if_stopped(self, kind: type[TrialStopped]) -> None:
         if self._stopped:
-            self._semaphore.release()  # for another thread or task of the same function that waits
+            self._semaphore.release()  # wake the next waiting thread or task of the same function
             raise kind(_STOPPED)
 
     def refuse_unawaited(self, *, at_end: bool = False) -> None:
-        """Raise if a report was made and forgotten.
+        """Raise if a report was never awaited.
 
-        ``gather(reporter(a=1), reporter(a=2))`` makes two before it awaits either, so a report is
-        forgotten only once the loop has come round after it, or the function has ended.
+        ``gather(reporter(a=1), reporter(a=2))`` creates two reports before it awaits either, so a report
+        counts as forgotten only after the loop has run once more, or after the function has ended.
+
+        Args:
+            at_end: Whether the function has ended.
+
+        Raises:
+            TuneError: A report was not awaited.
         """
         self._unawaited = [pending for pending in self._unawaited if not pending.started]
-        if any(at_end or pending.loop_came_round for pending in self._unawaited):
+        if any(at_end or pending.loop_has_run for pending in self._unawaited):
             self._unawaited.clear()
             raise TuneError(
                 "a report was not awaited; in `async def` write `await reporter(...)`, "
@@ -168,19 +180,19 @@ class StatusReporter:
             )
 
 
-class _Pending(Coroutine[Any, Any, None]):
-    """A report in ``async def``: a coroutine that knows whether it was awaited.
+class _PendingReport(Coroutine[Any, Any, None]):
+    """A report in ``async def``: a coroutine that records whether it was awaited.
 
-    The coroutine behind it is made when it is awaited, so that one that is forgotten is told of once,
-    by the reporter, and not by the interpreter too.
+    The inner coroutine is created on the first await. So a forgotten report is an error of the reporter
+    only, without an additional warning of the interpreter.
     """
 
     def __init__(self, report: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._report = report
         self._coroutine: Coroutine[Any, Any, None] | None = None
-        self.loop_came_round = False
+        self.loop_has_run = False
         loop = asyncio.get_running_loop()
-        # Twice: a task that was made for this report right after it starts in between.
+        # Twice, since a task that the caller creates now to await this report starts in between.
         loop.call_soon(lambda: loop.call_soon(self._mark))
 
     @property
@@ -188,22 +200,26 @@ class _Pending(Coroutine[Any, Any, None]):
         return self._coroutine is not None
 
     def _mark(self) -> None:
-        self.loop_came_round = True
+        self.loop_has_run = True
 
-    def _begun(self) -> Coroutine[Any, Any, None]:
+    def _start(self) -> Coroutine[Any, Any, None]:
         if self._coroutine is None:
             self._coroutine = self._report()
         return self._coroutine
 
     def send(self, value: Any) -> Any:
-        return self._begun().send(value)
+        return self._start().send(value)
 
     def throw(self, *args: Any) -> Any:
-        return self._begun().throw(*args)
+        return self._start().throw(*args)
 
     def close(self) -> None:
         if self._coroutine is not None:
             self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return self._begun().__await__()
+        return self._start().__await__()
+
+
+def _class_name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

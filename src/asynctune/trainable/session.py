@@ -1,4 +1,4 @@
-"""What a function reports through: the session of the trial that it runs in."""
+"""Sessions: how code that trains reports metrics to its trial, and reads the trial's id and directory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from asynctune.errors import TuneError
 from asynctune.trainable.context import new_standalone_dir
 
 Checkpoint = dict[str, Any] | str
-"""What a function checkpoints: a dict, or the path of a directory."""
+"""The checkpoint of a function: a dict, or the path of a directory."""
 
 
 class Session(Protocol):
-    """What reporting needs to know of the trial that it is called in."""
+    """The running trial, as seen by the functions of :mod:`asynctune.track`."""
 
     @property
     def trial_id(self) -> str | None: ...
@@ -31,40 +31,53 @@ class Session(Protocol):
 
 
 session: ContextVar[Session | None] = ContextVar("asynctune_session", default=None)
-"""That of the trial which runs here; several trials in one process never share one."""
+"""The session of the running trial; concurrent trials in one process never share a session."""
 
 
 class ProcessSession:
-    """The session of a process that holds one trial at a time.
+    """The session of a worker process, which runs one trial at a time.
 
-    Threads that the user's code starts do not inherit context variables; in a worker process there is
-    only one trial that they can mean. Only the worker's main loop sets it.
+    Threads of the user's code do not inherit context variables, but in a worker process they can only
+    belong to one trial.
     """
 
     current: Session | None = None
+    """The session of the worker's trial; None between trials and in other processes."""
 
 
 def log(**metrics: Any) -> Awaitable[None] | None:
     """Report metrics of the running trial.
 
-    In a plain function this blocks until it was decided how to go on. In ``async def`` it returns an
-    awaitable that does the same without blocking its loop, and that must be awaited.
+    In a plain function ``log`` blocks until the scheduler has decided. In ``async def``, ``log`` returns
+    an awaitable that does the same without blocking the loop. The awaitable must be awaited.
 
     Args:
-        **metrics: Any of these can be used for stopping and optimisation. ``checkpoint`` is a dict or
-            directory to begin from when the trial is paused, retried or resumed.
+        **metrics: The metrics; each of them can be used for stopping and optimisation. ``checkpoint`` is
+            a dict or the path of a directory, from which the trial continues after a pause, a retry or
+            a resume.
 
     Raises:
-        TrialStopped: The trial was told to stop: a ``StopIteration``, in ``async def`` its async twin.
+        TrialStopped: The trial was stopped: a ``StopIteration``, in ``async def`` a
+            ``StopAsyncIteration``.
     """
     return _current()(**metrics)
 
 
 def report(metrics: Mapping[str, Any] | None = None, /, **more: Any) -> Awaitable[None] | None:
-    """Report metrics of the running trial, as a dict, as keywords, or both; see :func:`log`."""
+    """Report metrics of the running trial, as a dict, as keywords, or both; see :func:`log`.
+
+    Args:
+        metrics: A dict of metrics.
+        **more: More metrics; a keyword replaces the entry of the same name.
+
+    Raises:
+        TypeError: ``metrics`` is not a dict.
+        TrialStopped: The trial was stopped, as for :func:`log`.
+    """
     if metrics is not None and not isinstance(metrics, Mapping):
-        raise TypeError(f"report() was given {metrics!r}; a dict of metrics or keywords are wanted")
-    # Through the session itself: a metric may have any name, and numbers are keys of JSON's, too.
+        raise TypeError(f"metrics of report() must be a dict, got {metrics!r}; or pass keywords")
+    # Parameters are positional-only, so that a metric may have any name. Number keys become strings, as
+    # in JSON.
     named = {
         key if isinstance(key, str) else str(key): value for key, value in (metrics or {}).items()
     }
@@ -72,50 +85,50 @@ def report(metrics: Mapping[str, Any] | None = None, /, **more: Any) -> Awaitabl
 
 
 def trial_dir() -> str:
-    """Return the directory where the results of the trial are saved."""
+    """Return the directory of the trial's results."""
     directory = _current().logdir
     assert directory is not None, "a session of a run always has a directory"
     return directory
 
 
 def trial_name() -> str | None:
-    """Return the name of the trial; None for a reporter that was built by hand without one."""
+    """Return the name of the trial; None for a reporter that the caller built without a name."""
     return _current().trial_name
 
 
 def trial_id() -> str | None:
-    """Return the id of the trial; None for a reporter that was built by hand without one."""
+    """Return the id of the trial; None for a reporter that the caller built without an id."""
     return _current().trial_id
 
 
 def get_checkpoint() -> Checkpoint | None:
-    """Return the checkpoint to begin from (a dict, or the path of a directory), None at first."""
+    """Return the checkpoint to begin from: a dict or the path of a directory; None if there is none."""
     return _current().checkpoint
 
 
 def _current() -> Session:
-    found = session.get() or ProcessSession.current
-    if found is None:
-        found = Standalone()
-        session.set(found)
-    return found
+    current = session.get() or ProcessSession.current
+    if current is None:
+        current = Standalone()
+        session.set(current)
+    return current
 
 
 class Done:
-    """An awaitable that has nothing to wait for."""
+    """An awaitable that returns at once."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
-        yield
+        yield  # unreachable; makes this function a generator, so that __await__ returns an iterator
 
 
 class Standalone:
-    """The session of code that runs outside a run: a trial directory of its own, and no decisions."""
+    """The session of code outside a run: it has its own trial directory, and is never stopped."""
 
     checkpoint: Checkpoint | None = None
 
     def __init__(self) -> None:
-        from asynctune.loggers.unified import UnifiedLogger  # a worker needs no logger
+        from asynctune.loggers.unified import UnifiedLogger  # late: workers write no log files
 
         self.trial_id = uuid.uuid4().hex[:8]
         self.trial_name = self.trial_id
@@ -135,7 +148,15 @@ class Standalone:
 
 
 class NoReports:
-    """The session of code that cannot report: it knows its trial, and says what to do instead."""
+    """The session of code that returns or yields its results; a call of ``report`` is an error.
+
+    Args:
+        trial_id: The id of the trial.
+        trial_name: The name of the trial.
+        logdir: The directory of the trial.
+        checkpoint: The checkpoint to begin from.
+        instead: The way this code gives its results, for the error message.
+    """
 
     def __init__(
         self,
@@ -153,4 +174,4 @@ class NoReports:
         self._instead = instead
 
     def __call__(self, /, **metrics: Any) -> None:
-        raise TuneError(f"report() and track.log() do not work here: {self._instead}")
+        raise TuneError(f"report() and track.log() cannot be called in this trial: {self._instead}")

@@ -1,4 +1,4 @@
-"""What forms of functions can be trainables, and how each is to be called."""
+"""The forms of functions that can be trainables, and how each form is called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asynctune.errors import ConfigError
 
 
 class Form(Enum):
-    """How a function gives its results."""
+    """The form of a function, which decides how its results are obtained."""
 
     PLAIN = "def"
     ASYNC = "async def"
@@ -23,7 +23,7 @@ class Form(Enum):
 
 
 class ReporterBy(Enum):
-    """How a function takes the reporter."""
+    """How the reporter is passed to a function."""
 
     NOTHING = "not at all"
     POSITION = "as its second argument"
@@ -32,7 +32,7 @@ class ReporterBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What :func:`inspect_function` found out."""
+    """The form of a function, how it takes the reporter, and its name for error messages."""
 
     form: Form
     reporter: ReporterBy
@@ -43,18 +43,22 @@ Function: TypeAlias = Callable[..., Any]
 
 
 def inspect_function(function: Function) -> Signature:
-    """Find out how a function is to be called, without calling it.
+    """Determine how to call a function, without calling it.
 
     Raises:
-        ConfigError: It takes neither ``(config)`` nor ``(config, reporter)``.
+        ConfigError: The function can be called neither with ``(config)`` nor ``(config, reporter)``.
     """
     name = function_name(function)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as exc:
-        raise ConfigError(f"the signature of {name} cannot be read: {exc}") from exc
+        raise ConfigError(
+            f"trainable must be a function with a readable signature, got {name}: {exc}"
+        ) from exc
     if inspect.isclass(function):
-        raise ConfigError(f"{name} is a class, but no Trainable; a function of (config) is wanted")
+        raise ConfigError(
+            f"trainable must be a subclass of Trainable or a function of (config), got the class {name}"
+        )
     form = _form(function)
     parameters = list(signature.parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -64,24 +68,24 @@ def inspect_function(function: Function) -> Signature:
         if p.name == "reporter" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         and p not in positional[:1]
     ]  # fmt: skip
-    wanted = [p for p in required if p not in named]
+    unnamed = [p for p in required if p not in named]
     keywords = [
         p for p in parameters
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p not in named
     ]  # fmt: skip
     takes_config = bool(positional) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if positional[:1] and positional[0].name == "reporter":
-        takes_config = False  # f(reporter, config) would get the two swapped
+        takes_config = False  # the call would pass the config as `reporter`
     if takes_config and not keywords:
-        if named and len(wanted) <= 1:
+        if named and len(unnamed) <= 1:
             return Signature(form, ReporterBy.NAME, name)
-        if len(wanted) == 2 and not named:
+        if len(unnamed) == 2 and not named:
             return Signature(form, ReporterBy.POSITION, name)
-        if len(wanted) <= 1:
+        if len(unnamed) <= 1:
             return Signature(form, ReporterBy.NOTHING, name)
     raise ConfigError(
-        f"{name}{signature} cannot be a trainable: it has to be callable as {name}(config) or "
-        f"{name}(config, reporter); bind other arguments with functools.partial"
+        f"trainable must be callable as {name}(config) or {name}(config, reporter), got "
+        f"{name}{signature}; bind other arguments with functools.partial"
     )
 
 
@@ -90,12 +94,12 @@ def _form(function: Any) -> Form:
         function = function.func
     if not inspect.isroutine(function):
         function = type(function).__call__
-    # The object itself first: an `async def` may wrap a plain function, and the other way round.
-    for looked_at in (function, inspect.unwrap(function)):
-        if inspect.isasyncgenfunction(looked_at):
+    # The wrapper decides before the wrapped: an `async def` may wrap a plain function, or vice versa.
+    for candidate in (function, inspect.unwrap(function)):
+        if inspect.isasyncgenfunction(candidate):
             return Form.ASYNC_GENERATOR
-        if inspect.iscoroutinefunction(looked_at):
+        if inspect.iscoroutinefunction(candidate):
             return Form.ASYNC
-        if inspect.isgeneratorfunction(looked_at):
+        if inspect.isgeneratorfunction(candidate):
             return Form.GENERATOR
     return Form.PLAIN

@@ -1,6 +1,6 @@
-"""Steppers: how a function is run from one report to the next, one class for each form of function.
+"""Steppers run a function from one report to the next; one class for each form of function.
 
-A stepper returns what the function reports, item by item, then one :class:`FunctionEnd`.
+A stepper returns the reports of the function one by one, then one :class:`FunctionEnd`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ _CANCEL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
-    """What a feed needs to know of its trainable.
+    """The call of a function in a trial, as a stepper needs it.
 
     Args:
-        call: Calls the function with its config and, if it takes one, the given reporter.
-        checkpoint: What the function begins from.
-        trial_id: The trial.
-        trial_name: Its name.
-        logdir: Its directory.
-        own_process: Whether threads that the function starts can mean no other trial.
+        call: A callable that passes the config and, if the function takes one, the reporter.
+        checkpoint: The checkpoint from which the function begins.
+        trial_id: The id of the trial.
+        trial_name: The name of the trial.
+        logdir: The directory of the trial.
+        own_process: Whether no other trial runs in this process, so that threads of the function can
+            belong only to this trial.
     """
 
     call: Callable[[Session], Any]
@@ -41,13 +42,15 @@ class FunctionCall:
     own_process: bool = False
 
     def reporter(self, results: Any, permits: Any) -> StatusReporter:
-        made = StatusReporter(results, permits, self.trial_name, self.trial_id, self.logdir)
-        made.start(self.checkpoint)
+        """Create and start the reporter of this call."""
+        reporter = StatusReporter(results, permits, self.trial_name, self.trial_id, self.logdir)
+        reporter.start(self.checkpoint)
         if self.own_process:
-            ProcessSession.current = made
-        return made
+            ProcessSession.current = reporter
+        return reporter
 
     def no_reports(self) -> Session:
+        """Create the session of a generator, which yields its results."""
         return NoReports(
             self.trial_id,
             self.trial_name,
@@ -66,13 +69,13 @@ class FunctionEnd:
 
 
 class ThreadStepper:
-    """A plain function in a thread of its own."""
+    """Runs a plain function in its own thread."""
 
-    def __init__(self, feeding: FunctionCall) -> None:
+    def __init__(self, function_call: FunctionCall) -> None:
         self._results: queue.Queue[Any] = queue.Queue(1)
         self._permits = threading.Semaphore(0)
-        self._reporter = feeding.reporter(self._results, self._permits)
-        self._feeding = feeding
+        self._reporter = function_call.reporter(self._results, self._permits)
+        self._function_call = function_call
         self._started = False
 
     def next(self) -> Any:
@@ -85,15 +88,15 @@ class ThreadStepper:
             threading.Thread(
                 target=context.run,
                 args=(self._run,),
-                name=f"asynctune function {self._feeding.trial_id or ''}",
-                daemon=True,
+                name=f"asynctune function {self._function_call.trial_id or ''}",
+                daemon=True,  # a function that ignores its stop must not keep the process alive
             ).start()
         return self._results.get()
 
     def stop(self, grace_s: float) -> FunctionEnd | None:
         self._reporter.stop()
         deadline = time.monotonic() + grace_s
-        while True:  # a thread of the user's that was already reporting comes before the end
+        while True:  # other threads of the function may still put reports before the end
             try:
                 item = self._results.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
@@ -103,20 +106,22 @@ class ThreadStepper:
 
     def _run(self) -> None:
         try:
-            ended = FunctionEnd(value=self._feeding.call(self._reporter))
-        except BaseException as exc:  # also the user's SystemExit: it is delivered, not lost
-            ended = FunctionEnd(error=exc)
-        self._results.put(ended)
+            end = FunctionEnd(value=self._function_call.call(self._reporter))
+        except BaseException as exc:  # a thread would otherwise swallow the user's SystemExit
+            end = FunctionEnd(error=exc)
+        self._results.put(end)
 
 
 class GeneratorStepper:
-    """A generator, driven from the thread that calls ``train()``."""
+    """Runs a generator in the thread that calls ``train()``."""
 
-    def __init__(self, feeding: FunctionCall) -> None:
-        no_reports = feeding.no_reports()
+    def __init__(self, function_call: FunctionCall) -> None:
+        no_reports = function_call.no_reports()
         self._context = contextvars.copy_context()
         self._context.run(session.set, no_reports)
-        self._generator: Generator[Any, None, Any] = self._context.run(feeding.call, no_reports)
+        self._generator: Generator[Any, None, Any] = self._context.run(
+            function_call.call, no_reports
+        )
 
     def next(self) -> Any:
         try:
@@ -135,17 +140,17 @@ class GeneratorStepper:
 
 
 class TaskStepper:
-    """A coroutine function in a task of its own.
+    """Runs a coroutine function in its own task.
 
     The task lives from the first ``train()`` to the end of the function or ``stop()``, over several
-    calls of the trainable, so this object owns it and no task group can.
+    calls of the trainable. So the stepper owns the task; a task group cannot.
     """
 
-    def __init__(self, feeding: FunctionCall) -> None:
+    def __init__(self, function_call: FunctionCall) -> None:
         self._results: asyncio.Queue[Any] = asyncio.Queue(1)
         self._permits = asyncio.Semaphore(0)
-        self._reporter = feeding.reporter(self._results, self._permits)
-        self._feeding = feeding
+        self._reporter = function_call.reporter(self._results, self._permits)
+        self._function_call = function_call
         self._task: asyncio.Task[None] | None = None
         self._outcome: FunctionEnd | None = None
 
@@ -170,47 +175,48 @@ class TaskStepper:
         return self._outcome
 
     async def cancel(self) -> None:
-        """Cancel the function. One that swallows its cancellation as well is left behind."""
+        """Cancel the function. A function that swallows its cancellation is abandoned."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_CANCEL_S)
 
     async def _run(self) -> None:
         try:
-            value = await self._feeding.call(self._reporter)
+            value = await self._function_call.call(self._reporter)
             self._reporter.refuse_unawaited(at_end=True)
-            self._end(FunctionEnd(value=value))
+            self._finish(FunctionEnd(value=value))
         except asyncio.CancelledError as exc:
-            self._end(FunctionEnd(error=exc))
+            self._finish(FunctionEnd(error=exc))
             raise
         except BaseException as exc:
-            self._end(FunctionEnd(error=exc))
+            self._finish(FunctionEnd(error=exc))
 
-    def _end(self, outcome: FunctionEnd) -> None:
+    def _finish(self, outcome: FunctionEnd) -> None:
         self._outcome = outcome
+        # Never wait for room: next() and stop() return the outcome from the attribute too.
         if not self._results.full():
             self._results.put_nowait(outcome)
 
 
 class AsyncGeneratorStepper:
-    """An async generator, driven from the task that calls ``train()``."""
+    """Runs an async generator in the task that calls ``train()``."""
 
-    def __init__(self, feeding: FunctionCall) -> None:
-        self._session = feeding.no_reports()
-        self._generator: AsyncGenerator[Any, None] = feeding.call(self._session)
+    def __init__(self, function_call: FunctionCall) -> None:
+        self._session = function_call.no_reports()
+        self._generator: AsyncGenerator[Any, None] = function_call.call(self._session)
 
     async def next(self) -> Any:
-        return await self._within(anext(self._generator))
+        return await self._await_in_session(anext(self._generator))
 
     async def stop(self, grace_s: float) -> FunctionEnd | None:
         try:
             async with asyncio.timeout(grace_s):
-                ended = await self._within(self._generator.aclose())
+                end = await self._await_in_session(self._generator.aclose())
         except TimeoutError:
             return None
-        return ended or FunctionEnd()
+        return end or FunctionEnd()
 
-    async def _within(self, awaitable: Awaitable[Any]) -> Any:
+    async def _await_in_session(self, awaitable: Awaitable[Any]) -> Any:
         """Await a step of the generator in the session of its trial."""
         token = session.set(self._session)
         try:
@@ -220,7 +226,7 @@ class AsyncGeneratorStepper:
         except BaseException as exc:
             task = asyncio.current_task()
             if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+                raise  # the task was cancelled from outside; the generator did not raise by itself
             return FunctionEnd(error=exc)
         finally:
             session.reset(token)

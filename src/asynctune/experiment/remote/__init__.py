@@ -1,1 +1,1 @@
-"""The copy of an experiment in a remote storage: uploads, and what a resume downloads."""
+"""The remote copy of an experiment: uploads during a run, downloads for a resume or a fetch."""

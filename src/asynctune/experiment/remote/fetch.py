@@ -1,4 +1,4 @@
-"""Bringing a whole experiment from a storage to a directory, to look at or to go on from."""
+"""The download of a whole experiment from a storage to a directory, to analyse or to resume it."""
 
 from __future__ import annotations
 
@@ -15,83 +15,86 @@ from asynctune.experiment.remote.replica import Replica
 from asynctune.experiment.state import state_from_disk
 from asynctune.experiment.trial import Trial
 from asynctune.storage import Storage
-from asynctune.storage.base import Entry, plain_key
+from asynctune.storage.base import Entry, check_key
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.checkpoints.commits import Commits
-from asynctune.storage.checkpoints.manifest import ASIDE
+from asynctune.storage.checkpoints.manifest import STAGING_PREFIX
 from asynctune.storage.filesystem import FileSystem
 
-_LARGEST_LOG = 1 << 30
-_LOOKS = 4
-"""So often is a log looked at that grows while it is brought."""
+_MAX_LOG_BYTES = 1 << 30
+_ATTEMPTS = 4
+"""Number of attempts to download a log that grows meanwhile."""
 
 
-def fetch_experiment(place: Storage, directory: str, say: Callable[[str], object]) -> int:
-    """Bring the journal, every commit and the logs of an experiment.
+def fetch_experiment(storage: Storage, directory: str, say: Callable[[str], object]) -> int:
+    """Download the journal, every checkpoint and the logs of an experiment.
 
-    Checkpoints that are here already stay. A log that has another size here than there is replaced, unless
-    the journal here is ahead: then the experiment went on here, and so did its logs.
+    Local checkpoints stay as they are. A log is replaced if its local and remote sizes differ, unless the
+    local journal is longer than the remote one: then the experiment was continued locally, and so were its
+    logs.
 
     Args:
-        place: Where the experiment is kept.
-        directory: Where it goes.
-        say: Told of each trial, and of what did not come.
+        storage: The storage of the experiment.
+        directory: The local directory.
+        say: A function that prints a line: one for each trial, and one for each failed download.
 
     Returns:
-        How many checkpoints were damaged, and logs could not be brought.
+        The number of damaged checkpoints and failed downloads of logs.
 
     Raises:
-        TuneError: There is none.
-        ExperimentLocked: A driver works on it in this directory.
-        UnsafePath: A name there leads elsewhere.
+        TuneError: The storage holds no experiment.
+        ExperimentLocked: A driver runs the experiment in this directory.
+        UnsafePath: A name in the storage leads outside the directory.
     """
-    replica = Replica(place, directory)
-    if not replica.segments.exists():
-        raise TuneError(f"{place.url} is no experiment: it has no journal")
+    replica = Replica(storage, directory)
+    if not replica.journal.exists():
+        raise TuneError(f"{storage.url} is no experiment: it has no journal")
     _directory.make(directory, FileSystem())
     lock = ExperimentLock(directory, FileSystem(), FILE_NAME)
     lock.acquire()
     try:
         journal = Path(directory, FILE_NAME)
-        replica.segments.pull(journal)
-        stored = JournalReader(journal)
-        state = state_from_disk(directory, stored.read_rows)
-        stored.replay(state.apply)
-        is_ahead = journal.stat().st_size > replica.segments.end
-        damaged = 0
+        replica.journal.download(journal)
+        reader = JournalReader(journal)
+        state = state_from_disk(directory, reader.read_rows)
+        reader.replay(state.apply)
+        is_ahead = journal.stat().st_size > replica.journal.end
+        failures = 0
         for trial in state.trials.values():
-            own = place.below(trial.trial_id)
+            below = storage.below(trial.trial_id)
             os.makedirs(trial.logdir, mode=0o700, exist_ok=True)
-            _remove_asides(trial.logdir)
-            damaged += _fetch_logs(own, trial, say, is_ahead) + _fetch_commits(own, trial, say)
+            _remove_staging(trial.logdir)
+            failures += _fetch_logs(below, trial, say, is_ahead) + _fetch_commits(below, trial, say)
     finally:
         lock.release()
-    return damaged
+    return failures
 
 
-def _remove_asides(logdir: str) -> None:
-    """Remove what a fetch or a driver that was killed had begun to write; nobody else has the lock."""
+def _remove_staging(logdir: str) -> None:
+    """Remove unfinished files of a fetch or driver that was killed. The caller holds the lock."""
     for name in os.listdir(logdir):
-        if name.startswith(ASIDE):
+        if name.startswith(STAGING_PREFIX):
             FileSystem().remove_tree(os.path.join(logdir, name))
 
 
-def _fetch_logs(place: Storage, trial: Trial, say: Callable[[str], object], is_ahead: bool) -> int:
-    missing = 0
-    for entry in place.list(""):
-        name = plain_key(entry.key, place.url)
-        if "/" in name or not _is_wanted(Path(trial.logdir, name), entry.size, is_ahead):
+def _fetch_logs(
+    storage: Storage, trial: Trial, say: Callable[[str], object], is_ahead: bool
+) -> int:
+    failures = 0
+    for entry in storage.list(""):
+        name = check_key(entry.key, storage.url)
+        if "/" in name or not _is_outdated(Path(trial.logdir, name), entry.size, is_ahead):
             continue
-        if entry.size > _LARGEST_LOG:
-            say(f"{trial.trial_id}  {name} stays there: it has {entry.size} bytes")
-        elif why := _bring_log(place, entry, trial.logdir):
-            missing += 1
-            say(f"{trial.trial_id}  {name} was not brought: {why}")
-    return missing
+        if entry.size > _MAX_LOG_BYTES:
+            say(f"{trial.trial_id}  {name} was skipped: it has {entry.size} bytes")
+        elif error := _download_log(storage, entry, trial.logdir):
+            failures += 1
+            say(f"{trial.trial_id}  {name} was not downloaded: {error}")
+    return failures
 
 
-def _is_wanted(target: Path, size: int, is_ahead: bool) -> bool:
-    """Tell whether a log is to be brought, as far as what is here says."""
+def _is_outdated(target: Path, size: int, is_ahead: bool) -> bool:
+    """Return whether a log must be downloaded: whether its local copy is missing or outdated."""
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -99,52 +102,54 @@ def _is_wanted(target: Path, size: int, is_ahead: bool) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size != size and not is_ahead
 
 
-def _bring_log(place: Storage, entry: Entry, logdir: str) -> str:
-    """Bring a log, which appears when it is complete; return why that was not possible, or ""."""
-    name, why = entry.key, ""
+def _download_log(storage: Storage, entry: Entry, logdir: str) -> str:
+    """Download a log, which appears when it is complete. Return the message of a failure, else ""."""
+    name, error = entry.key, ""
     size: int | None = entry.size
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         if size is None:
-            return ""  # it was removed there meanwhile
-        aside = _checkpoint.make_staging_dir(logdir, "log")
+            return ""  # it was removed from the storage meanwhile
+        staging = _checkpoint.make_staging_dir(logdir, "log")
         try:
-            place.download(name, aside / "file", size)
-            os.replace(aside / "file", Path(logdir, name))
+            storage.download(name, staging / "file", size)
+            os.replace(staging / "file", Path(logdir, name))
         except FileNotFoundError:
             size = None
-        except CheckpointCorrupt as exc:  # a driver has uploaded a newer one meanwhile
-            why, size = str(exc), _size_of(place, name)
+        except CheckpointCorrupt as exc:  # its size differs: a driver has uploaded a newer one
+            error, size = str(exc), _size_of(storage, name)
         except (StorageFull, StorageTimeout):
-            raise  # the next one would fare no better
+            raise  # every further download would fail too
         except StorageError as exc:
             return str(exc)
         else:
             return ""
         finally:
-            _checkpoint.remove_staging_dir(aside)
-    return why
+            _checkpoint.remove_staging_dir(staging)
+    return error
 
 
-def _size_of(place: Storage, name: str) -> int | None:
-    behind = place.list("", after=name[:-1])  # where it is among the first, in one page
-    return next((entry.size for entry in behind if entry.key == name), None)
+def _size_of(storage: Storage, name: str) -> int | None:
+    # The listing begins shortly before the name, so that the first page holds it.
+    entries = storage.list("", after=name[:-1])
+    return next((entry.size for entry in entries if entry.key == name), None)
 
 
-def _fetch_commits(place: Storage, trial: Trial, say: Callable[[str], object]) -> int:
-    commits, brought, damaged = Commits(place), 0, 0
-    bad: list[CheckpointCorrupt] = []
-    for commit in commits.newest_first(bad):
+def _fetch_commits(storage: Storage, trial: Trial, say: Callable[[str], object]) -> int:
+    commits, downloaded, damaged = Commits(storage), 0, 0
+    bad_records: list[CheckpointCorrupt] = []
+    for commit in commits.newest_first(bad_records):
         if not Path(trial.logdir, commit.name).exists():
             try:
                 commits.fetch(commit, Path(trial.logdir))
-                brought += 1
+                downloaded += 1
             except CheckpointCorrupt as exc:
                 damaged += 1
                 say(str(exc))
-    damaged += len(bad)
-    for error in bad:
+    damaged += len(bad_records)
+    for error in bad_records:
         say(str(error))
     say(
-        f"{trial.trial_id}  {trial.status}  {trial.num_results} results, {brought} checkpoints brought"
+        f"{trial.trial_id}  {trial.status}  {trial.num_results} results, "
+        f"{downloaded} checkpoints downloaded"
     )
     return damaged

@@ -1,10 +1,10 @@
-"""The journal of an experiment in a storage: segments, each created only if there is none.
+"""The journal of an experiment in a storage: a series of segments, each created once and never replaced.
 
-A segment is one line of JSON, then bytes of the journal: those behind the segment before. The line says
-where they begin and end, which driver wrote them, and the sha256 of the whole journal up to their end.
+A segment is one line of JSON, then the bytes of the journal behind those of the previous segment. The line
+holds their start and end, the driver that wrote them, and the sha256 of the whole journal up to their end.
 
-Each driver begins with a segment of its own. As the next number can be taken only once, of two drivers on
-one storage one finds it taken by the other, and is told that the experiment is not its own any more.
+Each driver begins with a segment of its own. Only one driver can take the next number. So of two drivers on
+one storage, one finds the number taken by the other, and raises ``ExperimentLocked``.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ from typing import Any
 
 from asynctune.errors import ExperimentCorrupt, ExperimentLocked, StorageError
 from asynctune.experiment import events as ev
-from asynctune.experiment.reader import HEAD, PULLED, JournalReader, decode, record_end
+from asynctune.experiment.reader import HEAD, PARTIAL, JournalReader, decode, record_end
 from asynctune.storage import Storage
-from asynctune.storage._numbered import NumberedObjects
 from asynctune.storage.filesystem import current, storage_error
+from asynctune.storage.numbered import NumberedObjects
 
 FORMAT = 1
-_MOST = 8 << 20
-_LONGEST = _MOST + (40 << 20)
-"""A segment ends with a record, and one record is at most 32 MiB."""
+_MAX_DATA_BYTES = 8 << 20
+_MAX_SEGMENT_BYTES = _MAX_DATA_BYTES + (40 << 20)
+"""More than the size limit of the data, since a segment ends with a whole record, of at most 32 MiB."""
 _CHUNK = 1 << 20
-_AT_ONCE = 8
+_NUM_THREADS = 8
 _ALL = 1 << 62
+"""A number above that of every segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What the first line of a segment says.
+    """The first line of a segment.
 
     Args:
-        number: Its place among all.
-        epoch: How many drivers came before the one that wrote it.
-        driver: Tells that driver from all others.
-        host: Where it ran, and ``pid``: as which process.
-        pid: As above.
-        start: Where in the journal its bytes begin.
-        end: Where they end.
+        number: The number of the segment, from 1.
+        epoch: The number of drivers before the driver that wrote the segment.
+        driver: The random id of that driver.
+        host: The machine of that driver.
+        pid: The process id of that driver.
+        start: The offset in the journal at which the segment's bytes begin.
+        end: The offset at which they end.
         digest: The sha256 of the journal up to ``end``.
     """
 
@@ -62,104 +63,120 @@ class Segment:
     digest: str
 
     def to_bytes(self, data: bytes) -> bytes:
-        """Write it."""
+        """Encode the segment.
+
+        Args:
+            data: The bytes of the journal from ``start`` to ``end``.
+        """
         names = ("epoch", "driver", "host", "pid", "start", "end", "digest")
         line = {"format": FORMAT} | {name: getattr(self, name) for name in names}
         return json.dumps(line).encode() + b"\n" + data
 
     @classmethod
     def from_bytes(cls, blob: bytes, number: int, where: str) -> tuple[Segment, bytes]:
-        """Read and check it.
+        """Decode and check a segment.
+
+        Args:
+            blob: The object as read from the storage.
+            number: The number of the segment.
+            where: The URL of the segment, for the error.
 
         Returns:
             The first line, and the bytes of the journal.
 
         Raises:
-            ExperimentCorrupt: It is no segment, or one of a newer version.
+            ExperimentCorrupt: The object is no segment, or a segment of a newer version.
         """
         try:
             line, _, data = blob.partition(b"\n")
             body: dict[str, Any] = json.loads(line)
-            made = body.pop("format")
+            format_ = body.pop("format")
             segment = cls(number=number, **body)
-            wrong = segment._wrong(made, len(data))
+            problem = segment._problem(format_, len(data))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
             raise ExperimentCorrupt(f"{where} is no segment of a journal: {exc!r}") from exc
-        if wrong:
-            raise ExperimentCorrupt(f"{where} is no segment of a journal: {wrong}")
+        if problem:
+            raise ExperimentCorrupt(f"{where} is no segment of a journal: {problem}")
         return segment, data
 
-    def _wrong(self, made: Any, size: int) -> str:
-        """Say what is wrong with what was read, "" for nothing."""
-        if made != FORMAT:
-            return f"it has format {made!r}; this version of asynctune reads {FORMAT}"
+    def _problem(self, format_: Any, size: int) -> str:
+        """Describe the first invalid value, "" for none.
+
+        Args:
+            format_: The format that the first line gives.
+            size: The number of bytes behind the first line.
+        """
+        if format_ != FORMAT:
+            return f"its format is {format_!r}; this version of asynctune reads {FORMAT}"
         counts = (self.epoch, self.pid, self.start, self.end)
         if not all(type(count) is int and count >= 0 for count in counts):
-            return "its counts are none"
+            return "epoch, pid, start and end must be ints of at least 0"
         if not all(isinstance(text, str) for text in (self.driver, self.host, self.digest)):
-            return "its texts are none"
+            return "driver, host and digest must be strings"
         if self.end - self.start != size:
-            return f"it says {self.end - self.start} bytes and has {size}"
+            return f"its first line gives {self.end - self.start} bytes, and it has {size}"
         return ""
 
 
 class RemoteJournal:
-    """The journal of one experiment in a storage, for one driver. Everything blocks.
+    """The remote journal of one experiment, for one driver. All methods block.
 
     Args:
-        storage: The place of the experiment.
+        storage: The storage of the experiment.
+
+    Attributes:
+        end: The number of bytes of the journal in the storage.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._url = storage.url
-        self._numbered = NumberedObjects(storage, "journal", "the segments of its journal")
+        self._segments = NumberedObjects(storage, "journal", "the segments of its journal")
         self._driver = secrets.token_hex(8)
         self._epoch = 0
         self._next = 0
         self._last_epoch = -1
         self._digest = hashlib.sha256()
         self.end = 0
-        """How much of the journal is there."""
 
     @property
     def driver(self) -> str:
-        """What tells this driver from all others."""
+        """The random id of this driver."""
         return self._driver
 
     def exists(self) -> bool:
-        """Tell whether there is an experiment: any byte of a journal."""
-        last = self._last()
+        """Return whether the experiment exists: whether the storage holds any byte of its journal."""
+        last = self._last_segment()
         return last is not None and last.end > 0
 
     def seed(self) -> int | None:
-        """Return the seed that the experiment began with, None if there is none."""
+        """Return the seed of the experiment, None if the storage holds none."""
         for _, data in self._in_order(_ALL):
             if data:
                 end = record_end(data, 0)
                 event = (
-                    decode(data[HEAD : (end or 0) - 1], Path(self._numbered.named(0)), 0)
+                    decode(data[HEAD : (end or 0) - 1], Path(self._segments.url(0)), 0)
                     if end
                     else None
                 )
                 return event.seed if isinstance(event, ev.RunStarted) else None
         return None
 
-    def pull(self, journal: Path) -> bool:
-        """Make the local journal what the storage knows, unless it knows more itself.
+    def download(self, journal: Path) -> bool:
+        """Replace the local journal by the remote one, unless the local one contains all of it.
 
         Args:
-            journal: The local one; it may be missing. The caller holds its lock.
+            journal: The path of the local journal, which may be missing. The caller holds its lock.
 
         Returns:
-            Whether it was written.
+            Whether the local journal was replaced.
 
         Raises:
-            ExperimentCorrupt: What is there is damaged, or local and remote have gone different ways.
-            StorageError: It did not come, or cannot be written.
+            ExperimentCorrupt: The remote journal is damaged, or the two journals have diverged.
+            StorageError: A segment could not be read, or the local journal cannot be written.
         """
-        aside = journal.with_name(f"{journal.name}{PULLED}")
-        aside.unlink(missing_ok=True)  # of somebody who was killed at it
-        last = self._last()
+        partial = journal.with_name(f"{journal.name}{PARTIAL}")
+        partial.unlink(missing_ok=True)  # of a driver that was killed during its download
+        last = self._last_segment()
         self._next = 1
         if last is not None:
             self._next, self._last_epoch = last.number + 1, last.epoch
@@ -171,66 +188,75 @@ class RemoteJournal:
             if digest.hexdigest() == last.digest:
                 self._digest, self.end = digest, last.end
                 return False
-        # What the last driver here had not made whole is no step of its own.
+        # A torn record at the local end is no divergence: compare the good records only.
         size = _good_end(journal) if size else 0
         try:
-            digest = self._download(aside, last)
-            if size > last.end or _digest(aside, size).digest() != _digest(journal, size).digest():
+            digest = self._write_all(partial, last)
+            if (
+                size > last.end
+                or _digest(partial, size).digest() != _digest(journal, size).digest()
+            ):
                 raise ExperimentCorrupt(
-                    f"{journal} and {self._url} are two continuations of one experiment: it went "
-                    f"on elsewhere. To go on from there, move {journal.parent} away; to go on from here, "
-                    "give another upload_dir"
+                    f"{journal} and {self._url} are two continuations of one experiment, which was also "
+                    f"resumed elsewhere. To continue from {self._url}, move {journal.parent} away; to "
+                    f"continue from {journal.parent}, pass another upload_dir"
                 )
             files = current.get()
-            files.sync_file(aside)
-            files.rename(aside, journal)
+            files.sync_file(partial)
+            files.rename(partial, journal)
             files.sync_directory(journal.parent)
         except OSError as exc:
             raise storage_error(exc, f"{journal} cannot be written") from exc
         finally:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         self._digest, self.end = digest, last.end
         return True
 
     def begin(self, epoch: int) -> int:
-        """Take the experiment over, before anything is written.
+        """Take over the experiment, before any upload.
 
         Args:
-            epoch: How many drivers came before, as far as the journal knows.
+            epoch: The number of earlier drivers, according to the journal.
 
         Returns:
-            How many there were. A driver that was killed early has begun there, and its journal is not.
+            The number of earlier drivers. It is larger than ``epoch`` if a driver was killed after it took
+            over and before it uploaded its first record.
 
         Raises:
-            ExperimentLocked: Another driver has done so just now.
-            StorageError: The storage takes an object twice, so it would let two drivers write.
+            ExperimentLocked: Another driver has just taken over.
+            StorageError: The storage replaces existing objects, so it would let two drivers write.
         """
         self._epoch = max(epoch, self._last_epoch + 1)
         self._next = self._next or 1
         self._create(b"")
+        # Test the storage once: to create the same segment again must fail.
         own, data = self._read(self._next - 1)
-        if own.driver == self._driver and self._numbered.create(own.number, own.to_bytes(data)):
+        if own.driver == self._driver and self._segments.create(own.number, own.to_bytes(data)):
             raise StorageError(
-                f"{self._url} has stored {self._numbered.key(own.number)} twice, though it was told to "
-                "create it only if there is none (If-None-Match): two drivers would destroy each other's "
-                "experiment there. Use a store that obeys, or an fsspec filesystem in "
-                "FsspecStorage(..., single_writer=True)"
+                f"{self._url} has stored {self._segments.key(own.number)} twice, though each request asked "
+                "to create the object only if it does not exist (If-None-Match): two drivers would destroy "
+                "each other's experiment. Use a store that supports this condition, or an fsspec "
+                "filesystem in FsspecStorage(..., single_writer=True)"
             )
         return self._epoch
 
     def append(self, data: bytes) -> None:
-        """Store what the journal has gained: whole records.
+        """Upload new bytes of the journal.
+
+        Args:
+            data: Complete records, from :attr:`end` on.
 
         Raises:
-            ExperimentLocked: Another driver has taken the experiment over.
-            StorageError: It could not be stored.
+            ExperimentLocked: Another driver has taken over the experiment.
+            StorageError: The upload failed.
         """
         target = self.end + len(data)
+        # A segment of an earlier attempt may hold only the first part of the data: see _create.
         while self.end < target:
             self._create(data[self.end - target :])
 
     def _create(self, data: bytes) -> None:
-        """Store a segment; after an attempt whose outcome was unknown, find out what it has stored."""
+        """Store a segment. If its number is taken, find out whether an earlier attempt has stored it."""
         end = self.end + len(data)
         digest = self._digest.copy()
         digest.update(data)
@@ -238,92 +264,97 @@ class RemoteJournal:
             self._next, self._epoch, self._driver, socket.gethostname(), os.getpid(), self.end, end,
             digest.hexdigest(),
         )  # fmt: skip
-        if not self._numbered.create(self._next, segment.to_bytes(data)):
-            there, _ = self._read(self._next)
-            if there.driver != self._driver:
-                raise self._locked(there)
-            # It is ours: the answer was lost. It may hold less, for the journal has grown since.
-            end = there.end
+        if not self._segments.create(self._next, segment.to_bytes(data)):
+            stored, _ = self._read(self._next)
+            if stored.driver != self._driver:
+                raise self._locked_error(stored)
+            # This driver has stored the segment, but the answer was lost. The journal has grown since, so
+            # the segment may hold less.
+            end = stored.end
             digest = self._digest.copy()
             digest.update(data[: end - self.end])
         self._digest, self.end = digest, end
         self._next += 1
 
     def takeover_error(self) -> ExperimentLocked | None:
-        """Return what is to be raised if another driver has taken the experiment over.
+        """Return the error to raise if another driver has taken over the experiment, else None.
 
-        May be called while another thread appends.
+        The method may be called while another thread appends.
         """
         number = self._next
         with suppress(FileNotFoundError):
-            while (there := self._read(number)[0]).driver == self._driver:
-                number += 1  # that thread has just stored it
-            return self._locked(there)
+            while (segment := self._read(number)[0]).driver == self._driver:
+                number += 1  # the other thread has just stored this segment
+            return self._locked_error(segment)
         return None
 
-    def _locked(self, by: Segment) -> ExperimentLocked:
+    def _locked_error(self, by: Segment) -> ExperimentLocked:
         return ExperimentLocked(
             f"{self._url} is being run by process {by.pid} on {by.host}, which took it over with segment "
-            f"{by.number} of its journal; nothing more is written there from here. Wait for it, end it, "
+            f"{by.number} of its journal; this driver uploads nothing more. Wait for that process, end it, "
             "or choose another name",
             pid=by.pid,
             host=by.host,
         )
 
-    def _last(self) -> Segment | None:
-        numbers = self._numbered.all()
+    def _last_segment(self) -> Segment | None:
+        numbers = self._segments.numbers()
         if not numbers:
             return None
         return self._read(numbers[-1])[0]
 
     def _read(self, number: int) -> tuple[Segment, bytes]:
-        data = self._numbered.read(number, _LONGEST)
-        return Segment.from_bytes(data, number, self._numbered.named(number))
+        data = self._segments.read(number, _MAX_SEGMENT_BYTES)
+        return Segment.from_bytes(data, number, self._segments.url(number))
 
-    def _download(self, target: Path, last: Segment) -> Any:
-        """Write the journal into a file; return its sha256, which can go on."""
+    def _write_all(self, target: Path, last: Segment) -> Any:
+        """Write the whole journal into a file. Return its running sha256, which later segments continue."""
         end, digest = 0, hashlib.sha256()
-        target.unlink(missing_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             for segment, data in self._in_order(last.number):
                 if segment.start != end:
                     raise ExperimentCorrupt(
-                        f"{self._numbered.named(segment.number)} begins at byte {segment.start} of the "
-                        f"journal; what is in front of it ends at {end}"
+                        f"{self._segments.url(segment.number)} begins at byte {segment.start} of the "
+                        f"journal; the previous segment ends at {end}"
                     )
                 file.write(data)
                 digest.update(data)
                 end = segment.end
                 if digest.hexdigest() != segment.digest:
                     raise ExperimentCorrupt(
-                        f"{self._numbered.named(segment.number)} does not have the sha256 that it says"
+                        f"{self._segments.url(segment.number)} does not match its sha256"
                     )
         if end != last.end:
             raise ExperimentCorrupt(
-                f"{self._numbered.named(last.number)} was there and is not any more"
+                f"{self._segments.url(last.number)} was removed during the download"
             )
         return digest
 
     def _in_order(self, last: int) -> Iterator[tuple[Segment, bytes]]:
-        """Yield the segments, read several at a time and never many more than are used."""
-        numbers = [number for number in self._numbered.all() if number <= last]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="asynctune storage") as pool:
-            for start in range(0, len(numbers), _AT_ONCE):
-                yield from pool.map(self._read, numbers[start : start + _AT_ONCE])
+        """Yield the segments up to a number, in order.
+
+        Several segments are read at a time, but few before they are used, since each may be large.
+        """
+        numbers = [number for number in self._segments.numbers() if number <= last]
+        with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="asynctune storage") as pool:
+            for start in range(0, len(numbers), _NUM_THREADS):
+                yield from pool.map(self._read, numbers[start : start + _NUM_THREADS])
 
 
 def read_new(journal: Path, start: int, end: int) -> bytes:
-    """Read bytes of a journal, as many whole records as make a segment, at least one.
+    """Read the bytes of the next segment from the local journal.
+
+    The segment gets as many complete records as fit, and at least one.
 
     Args:
-        journal: The file.
-        start: Where they begin, at a record.
-        end: Where they end at most, at a record.
+        journal: The path of the local journal.
+        start: The offset of the first record.
+        end: The end of the last record that may be read.
     """
     with journal.open("rb") as file:
         file.seek(start)
-        data = file.read(min(end - start, _MOST))
+        data = file.read(min(end - start, _MAX_DATA_BYTES))
         if start + len(data) < end:
             cut = data.rfind(b"\n") + 1
             data = data[:cut] if cut else data + file.readline()
@@ -341,7 +372,7 @@ def _digest(path: Path, size: int) -> Any:
 
 
 def _good_end(journal: Path) -> int:
-    stored = JournalReader(journal)
-    for _ in stored.events():
+    reader = JournalReader(journal)
+    for _ in reader.events():
         pass
-    return stored.end
+    return reader.end

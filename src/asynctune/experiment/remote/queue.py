@@ -1,4 +1,4 @@
-"""What waits to be uploaded, and how far the uploads of a run have come."""
+"""The queue of uploads and deletions of one trial, and the statistics of a run's uploads."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from asynctune.errors import StorageDenied, StorageError, StorageFull, StorageTi
 
 @dataclass(frozen=True, slots=True)
 class UploadStats:
-    """How far the uploads of a run have come.
+    """Statistics of the uploads of a run.
 
     Args:
-        url: Where they go.
-        committed: How many checkpoints this run has made complete there.
-        skipped: How many were passed over because a newer one of their trial was there to be uploaded.
-        waiting: How many are still to come.
-        journal_bytes: How much of the journal is there.
-        error: Why the last attempt failed, None if it did not.
+        url: The URL of the remote copy.
+        committed: The number of checkpoints that this run has committed.
+        skipped: The number of checkpoints that were skipped in favour of a newer one of the same trial.
+        waiting: The number of checkpoints that wait for their upload.
+        journal_bytes: The number of bytes of the journal that are uploaded.
+        error: The message of the last failed attempt, None if no upload is failing.
     """
 
     url: str
@@ -37,76 +37,80 @@ class UploadStats:
 
 @dataclass(slots=True)
 class TrialQueue:
-    """What is to be done for one trial, one thing after the other."""
+    """The remote work of one trial, which one worker does step by step. Checkpoints are local paths."""
 
     newest: str | None = None
-    """The checkpoint that waits."""
-    wanted: list[str] = field(default_factory=list)
-    """Those that are not passed over: another trial begins from them, or an earlier driver left them."""
+    """The newest checkpoint, if it waits for its upload."""
+    required: list[str] = field(default_factory=list)
+    """Checkpoints that must not be skipped: another trial begins from them, or a previous run left them."""
     dropped: list[str] = field(default_factory=list)
+    """Checkpoints to delete."""
     skipped: dict[str, None] = field(default_factory=dict)
-    """Those that were passed over."""
-    is_behind: bool = False
-    """Whether the newest was gone before it could be sent."""
-    results: bool = False
+    """Checkpoints that were skipped in favour of a newer one. A dict as an ordered set."""
+    awaits_newer: bool = False
+    """Whether the newest checkpoint was deleted before its upload. A newer one follows then."""
+    files_due: bool = False
+    """Whether logs and exported files wait for their upload."""
     busy: bool = False
+    """Whether a worker works on this queue."""
     queued: bool = False
+    """Whether the trial waits for a worker."""
 
-    def take_newest(self) -> str:
-        """Return the checkpoint that waits, which waits no longer."""
-        assert self.newest is not None, "none waits"
+    def pop_newest(self) -> str:
+        """Remove and return the newest checkpoint."""
+        assert self.newest is not None, "no checkpoint waits"
         path, self.newest = self.newest, None
         return path
 
     def keep(self, path: str) -> None:
-        """Do not remove a checkpoint: it was saved again under its name."""
+        """Cancel the deletion of a checkpoint, since the trial has saved it again under its name."""
         self.dropped = [each for each in self.dropped if each != path]
 
-    def want_skipped(self, kept: AbstractSet[str]) -> int:
-        """Let those that were passed over be sent after all, if they are kept; return how many are."""
+    def require_skipped(self, kept: AbstractSet[str]) -> int:
+        """Enqueue the skipped checkpoints after all, if they are kept. Return their number."""
         again = [path for path in self.skipped if path in kept]
         self.skipped.clear()
-        self.wanted += again
+        self.required += again
         return len(again)
 
     @property
     def waiting(self) -> int:
-        """How many checkpoints wait."""
-        return (self.newest is not None) + len(self.wanted)
+        """The number of checkpoints that wait for their upload."""
+        return (self.newest is not None) + len(self.required)
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing waits."""
-        return not (self.waiting or self.dropped or self.results)
+        """Whether no work waits."""
+        return not (self.waiting or self.dropped or self.files_due)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits, and nothing is under way."""
+        """Whether no work waits, and no worker works on the queue."""
         return self.is_done and not self.busy
 
 
 def checkpoint_of(stored: str) -> str:
-    """Return the checkpoint that a path of the journal lies in."""
+    """Return the checkpoint, as ``<trial id>/<name>``, that holds a path from the journal."""
     return "/".join(stored.split("/")[:2])
 
 
 def is_down(error: Exception) -> bool:
-    """Tell whether an error is one of the place as a whole, so that nothing else will work either."""
+    """Return whether an error is one of the whole storage, so that all other uploads will fail too."""
     return isinstance(error, StorageTimeout | StorageDenied | StorageFull)
 
 
 def incomplete_error(stats: UploadStats, directory: str, cause: Exception | None) -> StorageError:
-    """Return the error for uploads that did not come to their end.
+    """Return the error for incomplete uploads.
 
     Args:
-        stats: How far they came.
-        directory: Where all of it is.
-        cause: Why, if that is known.
+        stats: The statistics of the uploads.
+        directory: The local directory of the experiment, which is complete.
+        cause: The first failure, if there is one. A ``StorageError`` gives its class to the error.
     """
     kind = type(cause) if isinstance(cause, StorageError) else StorageError
     error = kind(
-        f"not everything could be uploaded to {stats}. All of it is in {directory}; resume the experiment "
-        "there to upload the rest"
+        f"not everything could be uploaded to {stats}. The experiment is complete in {directory}; resume "
+        "it from that directory to upload the rest"
     )
     error.__cause__ = cause
     return error

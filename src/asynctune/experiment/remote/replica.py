@@ -1,10 +1,10 @@
-"""The remote side of an experiment, as its driver sees it: everything here blocks.
+"""The remote copy of an experiment, as its driver sees it. All methods block; call them in a thread.
 
 ::
 
     <name>/journal/00000001 ...             the journal, see asynctune.experiment.remote.journal
     <name>/<trial_id>/commits/00000002 ...  its checkpoints, see asynctune.storage.checkpoints.commits
-    <name>/<trial_id>/result.json ...       what loggers and trials wrote, as it was last uploaded
+    <name>/<trial_id>/result.json ...       the files of loggers and trials, as last uploaded
 """
 
 from __future__ import annotations
@@ -28,113 +28,126 @@ from asynctune.storage.checkpoints.commits import Commits, RemoteDir
 from asynctune.storage.checkpoints.records import Writer
 
 LINKS = ".uploads"
-_SMALL = 8 << 20
-_AT_ONCE = 8
+_MAX_LIVE_FILE_BYTES = 8 << 20
+"""The largest file to upload while its trial runs, since each change uploads the whole file again."""
+_NUM_THREADS = 8
 _CHECKPOINT = "checkpoint_"
 
 
 class UploadOutcome(Enum):
-    """What became of a checkpoint that was to be stored."""
+    """Outcome of the upload of a checkpoint."""
 
     COMMITTED = "committed"
-    THERE = "there already"
-    GONE = "deleted meanwhile"
+    ALREADY_COMMITTED = "already committed"
+    DELETED = "deleted meanwhile"
 
 
 class Replica:
-    """Brings an experiment to a storage and back.
+    """The remote copy of an experiment: uploads to the storage, and downloads from it.
 
     Args:
-        storage: The place of the experiment.
-        directory: Its local directory.
+        storage: The storage of the experiment.
+        directory: The local directory of the experiment.
+
+    Attributes:
+        journal: The remote journal.
+        epoch: The number of drivers before this one.
+        is_closed: Whether the copy is closed, so that pending calls fail.
+        download_limiter: The limiter for calls of :meth:`download` in threads. A storage that does not
+            answer blocks only these threads, and not those of other libraries.
     """
 
     def __init__(self, storage: Storage, directory: str) -> None:
         self.storage = storage
-        self.segments = RemoteJournal(storage)
+        self.journal = RemoteJournal(storage)
         self.epoch = 0
         self._directory = directory
         self._commits: dict[str, tuple[int, Commits]] = {}
-        self._sent: dict[str, tuple[int, int]] = {}
+        # Path -> modification time and size of the file at its last upload.
+        self._uploaded: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
-        self._bringing: dict[str, threading.Lock] = {}
+        self._download_locks: dict[str, threading.Lock] = {}
         self.is_closed = False
-        self.download_limiter = anyio.CapacityLimiter(_AT_ONCE)
-        """For those who bring from threads: a place that does not answer holds up nothing else."""
+        self.download_limiter = anyio.CapacityLimiter(_NUM_THREADS)
 
     @property
     def url(self) -> str:
-        """How the place is shown."""
+        """The URL of the storage, without credentials."""
         return self.storage.url
 
     def begin(self, epoch: int) -> None:
-        """Take the experiment over.
+        """Take over the experiment.
 
         Args:
-            epoch: How many drivers came before.
+            epoch: The number of earlier drivers, according to the journal.
 
         Raises:
-            ExperimentLocked: Another driver did so just now.
+            ExperimentLocked: Another driver has just taken over.
         """
-        self.epoch = self.segments.begin(epoch)
+        self.epoch = self.journal.begin(epoch)
         shutil.rmtree(os.path.join(self._directory, LINKS), ignore_errors=True)
 
     def remote_dir(self, trial_id: str, attempt: int) -> RemoteDir:
-        """Return where an attempt of a durable trial keeps its checkpoints."""
-        writer = Writer(self.epoch, attempt, self.segments.driver)
+        """Return the storage and writer with which an attempt of a durable trial keeps its checkpoints."""
+        writer = Writer(self.epoch, attempt, self.journal.driver)
         return RemoteDir(self.storage.below(trial_id), writer)
 
-    def send_journal(self, journal: Path, end: int) -> None:
-        """Store a part of what the journal has gained, up to a record.
+    def upload_journal(self, journal: Path, end: int) -> None:
+        """Upload the next records of the journal: as many as fit into one segment.
+
+        Args:
+            journal: The path of the local journal.
+            end: The end of the last record that may be uploaded.
 
         Raises:
-            ExperimentLocked: Another driver has taken the experiment over.
-            StorageError: It could not be stored.
+            ExperimentLocked: Another driver has taken over the experiment.
+            StorageError: The upload failed.
         """
-        self.segments.append(read_new(journal, self.segments.end, end))
+        self.journal.append(read_new(journal, self.journal.end, end))
 
     # -- checkpoints ------------------------------------------------------------------------------
 
-    def store(self, path: str, attempt: int = 0, *, look_first: bool = False) -> UploadOutcome:
-        """Commit a local checkpoint.
+    def upload(self, path: str, attempt: int = 0, *, check_first: bool = False) -> UploadOutcome:
+        """Upload and commit a local checkpoint.
 
-        Its files are linked first: the trial may delete it while it is on its way.
+        The files are hard-linked first, since the trial may delete the checkpoint during the upload.
 
         Args:
-            path: A path in it.
-            attempt: Which attempt of its trial the driver knows of.
-            look_first: Whether it may have been committed before.
+            path: The path of the checkpoint, or a path inside.
+            attempt: The attempt of the trial, as whose writer the checkpoint is committed.
+            check_first: Whether the checkpoint may be committed already; then this costs a request.
 
         Raises:
-            Fenced: Another driver has taken the trial over.
-            StorageError: It could not be stored.
+            Fenced: Another driver has taken over the trial.
+            StorageError: The upload failed.
         """
         trial_id, name = self._parts(path)
         root = Path(self._directory, trial_id, name)
         commits = self._commits_of(trial_id, attempt)
-        if look_first and self.has_remote(path):
-            return UploadOutcome.THERE
+        if check_first and self.has_remote(path):
+            return UploadOutcome.ALREADY_COMMITTED
         linked = Path(self._directory, LINKS, trial_id, name)
         try:
             _link_tree(root, linked)
             commits.commit(linked)
         except FileNotFoundError:
-            return UploadOutcome.THERE if commits.find(name) is not None else UploadOutcome.GONE
+            is_committed = commits.find(name) is not None
+            return UploadOutcome.ALREADY_COMMITTED if is_committed else UploadOutcome.DELETED
         finally:
             shutil.rmtree(linked, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another one of the trial is on its way
+            with contextlib.suppress(OSError):  # another checkpoint of the trial is being uploaded
                 linked.parent.rmdir()
         return UploadOutcome.COMMITTED
 
-    def delete(self, path: str, attempt: int = 0, here: bool = True) -> None:
-        """Remove a checkpoint there, and here if nobody else does."""
+    def delete(self, path: str, attempt: int = 0, delete_local: bool = True) -> None:
+        """Delete a remote checkpoint, and optionally its local copy."""
         trial_id, name = self._parts(path)
         self._commits_of(trial_id, attempt).delete(name)
-        if here:
+        if delete_local:
             _checkpoint.delete(path)
 
     def has_local(self, path: str) -> bool:
-        """Tell whether the checkpoint of a path has a local copy."""
+        """Return whether a checkpoint has a local copy."""
         try:
             _checkpoint.find_root(path)
         except FileNotFoundError:
@@ -142,11 +155,11 @@ class Replica:
         return True
 
     def has(self, path: str) -> bool:
-        """Tell whether a checkpoint is here, or can be brought."""
+        """Return whether a checkpoint is local, or can be downloaded."""
         return self.has_local(path) or self.has_remote(path)
 
     def has_remote(self, path: str) -> bool:
-        """Tell whether a checkpoint is committed there."""
+        """Return whether a checkpoint is committed in the storage."""
         trial_id, name = self._parts(path)
         try:
             return self._commits_of(trial_id).find(name) is not None
@@ -154,106 +167,112 @@ class Replica:
             return False
 
     def download(self, path: str) -> None:
-        """See that a checkpoint is here.
+        """Download a checkpoint that exists only in the storage.
 
         Args:
-            path: A path in it, as its trial saved it.
+            path: The path of the checkpoint, or a path inside, as its trial saved it.
 
         Raises:
-            FileNotFoundError: It is neither here nor there.
-            CheckpointCorrupt: It came damaged twice.
-            StorageError: It did not come.
+            FileNotFoundError: The checkpoint is neither local nor remote.
+            CheckpointCorrupt: The checkpoint was damaged in two downloads.
+            StorageError: The download failed.
         """
         trial_id, name = self._parts(path)
         with self._lock:
-            once = self._bringing.setdefault(trial_id, threading.Lock())
-        with once:  # several trials may begin from it
+            lock = self._download_locks.setdefault(trial_id, threading.Lock())
+        with lock:  # several trials may begin from the checkpoint, and one download serves all
             if self.has_local(path):
                 return
             commit = self._commits_of(trial_id).find(name)
             if commit is None:
-                raise FileNotFoundError(f"{path} is gone, and {self.url}/{trial_id} has no {name}")
+                raise FileNotFoundError(
+                    f"{path} does not exist, and {self.url}/{trial_id} has no {name}"
+                )
             self._commits_of(trial_id).fetch(commit, Path(self._directory, trial_id))
 
-    def newest(self, trial_id: str, paths: Iterable[str]) -> str | None:
-        """Return which of a trial's checkpoints is the newest that is there, whole and readable."""
-        known = {self._parts(path): path for path in paths}
+    def newest_remote(self, trial_id: str, paths: Iterable[str]) -> str | None:
+        """Return the newest of the given checkpoints of a trial whose commit is readable, else None."""
+        candidates = {self._parts(path): path for path in paths}
         for commit in self._commits_of(trial_id).newest_first(damaged=[]):
-            if (trial_id, commit.name) in known:
-                return known[trial_id, commit.name]
+            if (trial_id, commit.name) in candidates:
+                return candidates[trial_id, commit.name]
         return None
 
     def retain(self, trial_id: str, paths: Iterable[str], attempt: int = 0) -> None:
-        """Remove all checkpoints of a trial but those of these paths."""
+        """Delete all remote checkpoints of a trial except the given ones."""
         self._commits_of(trial_id, attempt).retain({self._parts(path)[1] for path in paths})
 
     # -- results ----------------------------------------------------------------------------------
 
-    def send_files(self, trial_id: str, exported: Iterable[str], final: bool) -> None:
-        """Upload what lies in a trial's directory and has changed, checkpoints apart.
+    def upload_files(self, trial_id: str, exported: Iterable[str], final: bool) -> None:
+        """Upload the changed files in a trial's directory, without its checkpoints.
 
         Args:
             trial_id: The trial.
-            exported: What it exported: files or directories.
-            final: Whether it has ended; until then large files wait.
+            exported: The exported files or directories of the trial.
+            final: Whether the trial has ended; large files wait until then.
 
         Raises:
-            StorageError: Not all could be stored.
+            StorageError: A file could not be uploaded.
         """
         logdir = os.path.join(self._directory, trial_id)
-        place = self.storage.below(trial_id)
+        storage = self.storage.below(trial_id)
         unsafe: list[str] = []
         for path in _files_in(logdir, exported):
             try:
                 found = os.stat(path)
                 mark = (found.st_mtime_ns, found.st_size)
-                if self._sent.get(path) == mark or (found.st_size > _SMALL and not final):
+                if self._uploaded.get(path) == mark or (
+                    found.st_size > _MAX_LIVE_FILE_BYTES and not final
+                ):
                     continue
-                place.upload(os.path.relpath(path, logdir), Path(path))
-                self._sent[path] = mark
-            except FileNotFoundError:  # removed meanwhile
+                storage.upload(os.path.relpath(path, logdir), Path(path))
+                self._uploaded[path] = mark
+            except FileNotFoundError:  # a logger or the trial has removed it
                 continue
             except UnsafePath:
                 unsafe.append(path)
         if unsafe:
-            raise StorageError(f"{unsafe[0]!r} is no name that an object can have; rename the file")
+            raise StorageError(
+                f"{unsafe[0]!r} cannot be uploaded: no object can have this name; rename the file"
+            )
 
-    def forget(self, trial_id: str) -> None:
-        """Hold nothing any longer for a trial that has ended."""
+    def release(self, trial_id: str) -> None:
+        """Free the memory of a trial that has ended."""
         with self._lock:
             self._commits.pop(trial_id, None)
-            self._bringing.pop(trial_id, None)
+            self._download_locks.pop(trial_id, None)
 
     def close(self) -> None:
-        """Let what is under way fail instead of trying again."""
+        """Close the storage: pending calls fail instead of being retried."""
         self.is_closed = True
         self.storage.close()
 
     def _commits_of(self, trial_id: str, attempt: int = 0) -> Commits:
-        """Return the commits of a trial; who writes to them says which attempt of it he knows of."""
+        """Return the trial's commit log, opened for writing as the given attempt or a later one."""
         with self._lock:
-            known, commits = self._commits.get(trial_id, (-1, None))
-            if commits is None or known < attempt:
-                place = self.remote_dir(trial_id, attempt)
-                commits = Commits(place.storage, place.writer)
+            writing_attempt, commits = self._commits.get(trial_id, (-1, None))
+            if commits is None or writing_attempt < attempt:
+                remote = self.remote_dir(trial_id, attempt)
+                commits = Commits(remote.storage, remote.writer)
                 self._commits[trial_id] = attempt, commits
             return commits
 
     def _parts(self, path: str) -> tuple[str, str]:
-        """Return the trial and the checkpoint that a path lies in."""
+        """Return the trial and the name of the checkpoint that holds a path."""
         relative = os.path.relpath(path, self._directory).split(os.sep)
         if len(relative) < 2 or relative[0] == ".." or not relative[1].startswith(_CHECKPOINT):
             raise StorageError(
-                f"{path} is no checkpoint of a trial of {self._directory}, so it is not kept in {self.url}"
+                f"{path} is no checkpoint of a trial in {self._directory}, so {self.url} cannot hold it"
             )
         return relative[0], relative[1]
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Link the files of a directory into another, or copy them where that cannot be done.
+    """Hard-link the files of a directory into another, or copy them on a file system without links.
 
     Raises:
-        FileNotFoundError: One is gone.
+        FileNotFoundError: The directory or one of its files was deleted.
     """
     shutil.rmtree(target, ignore_errors=True)
     os.makedirs(target, mode=0o700)
@@ -267,12 +286,12 @@ def _link_tree(source: Path, target: Path) -> None:
                 os.link(os.path.join(directory, name), inner / name, follow_symlinks=False)
             except FileNotFoundError:
                 raise
-            except OSError:  # no links on this file system
+            except OSError:  # the file system has no hard links
                 shutil.copyfile(os.path.join(directory, name), inner / name, follow_symlinks=False)
 
 
 def _files_in(logdir: str, exported: Iterable[str]) -> Iterator[str]:
-    """Yield the regular files directly in a trial's directory, and what it exported below it."""
+    """Yield the regular files directly in a trial's directory, and its exported files below."""
     try:
         names = sorted(os.listdir(logdir))
     except FileNotFoundError:
@@ -285,10 +304,10 @@ def _files_in(logdir: str, exported: Iterable[str]) -> Iterator[str]:
     for start in exported:
         path = os.path.abspath(os.path.join(logdir, start))
         if path == logdir or not Path(path).is_relative_to(logdir):
-            continue  # it lies elsewhere, as its user wanted
+            continue  # the user exported to another directory
         inner = os.path.relpath(path, logdir)
         if inner.startswith(_CHECKPOINT) or os.path.realpath(path) != os.path.join(root, inner):
-            continue  # it is a checkpoint, or a link leads there
+            continue  # a checkpoint, or a path through a symbolic link
         if os.path.dirname(path) != logdir and _is_regular(path):
             yield path
         for directory, _, files in os.walk(path):

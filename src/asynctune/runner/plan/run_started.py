@@ -11,7 +11,7 @@ from asynctune.executors.serialization import SerializedTrainable
 from asynctune.experiment import events as ev
 from asynctune.experiment.history import History
 from asynctune.experiment.reader import FORMAT
-from asynctune.runner.plan.options import Plan
+from asynctune.runner.plan.plan import Plan
 
 
 def start_record(
@@ -22,7 +22,7 @@ def start_record(
     Args:
         plan: The plan of the run.
         serialized: The trainable.
-        history: The previous runs of the experiment, None if it is new.
+        history: The previous runs of the experiment, None if there are none.
     """
     options = plan.options
     return ev.RunStarted(

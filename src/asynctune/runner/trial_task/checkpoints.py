@@ -1,4 +1,4 @@
-"""How the checkpoints of one trial are made, restored, passed over and deleted, each written down."""
+"""Saves, restores, rejects and deletes the checkpoints of one trial, and records each of these."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def limit(trial_id: str, seconds: float, argument: str, what: str = "") -> Itera
     """Raise TrialTimeout when the block takes too long.
 
     Args:
-        trial_id: Whose block it is.
-        seconds: How long it may take.
-        argument: What set the limit.
-        what: Which call it is about, or "".
+        trial_id: The trial that the block works for.
+        seconds: The limit.
+        argument: The argument of ``run`` that sets the limit.
+        what: The call in the block, or "".
     """
     with anyio.move_on_after(seconds) as clock:
         yield
@@ -71,13 +71,13 @@ class TrialCheckpoints:
         self._died_in_restore: str | None = None
 
     async def restore(self, actor: Actor) -> str | None:
-        """Restore the newest checkpoint, if there is one; return where the attempt begins from.
+        """Restore the newest checkpoint. Return its path, None if the trial begins without one.
 
         Raises:
-            RestoreFailed: It is no good.
+            RestoreFailed: The checkpoint cannot be restored.
         """
         trial, checkpoint = self._trial, self._trial.checkpoint
-        begin = checkpoint.path if checkpoint else self._run.plan.restore
+        begin = checkpoint.path if checkpoint else self._run.plan.options.restore
         if begin is None:
             return None
         if checkpoint is not None and self._run.replica is not None:
@@ -92,7 +92,7 @@ class TrialCheckpoints:
         return trial.stored_path(begin)
 
     async def _download(self, checkpoint: CheckpointRef, replica: Replica) -> None:
-        """Have a checkpoint here that a driver on another machine saved."""
+        """Download a checkpoint that exists only in remote storage."""
         trial_id = self._trial.trial_id
         try:
             with self._limit("_restore"):
@@ -104,18 +104,18 @@ class TrialCheckpoints:
                 )
         except (CheckpointCorrupt, FileNotFoundError, StorageError) as exc:
             error = TrialError(f"trial {trial_id} cannot go on: {exc}", trial_id=trial_id)
-            if isinstance(exc, StorageError):  # it may come another time
+            if isinstance(exc, StorageError):  # the next attempt may reach the storage
                 raise error from exc
             error.__cause__ = exc
             raise RestoreFailed(checkpoint, error) from exc
 
     async def fall_back(self, failed: RestoreFailed) -> bool:
-        """Go back one checkpoint after a failed restore; tell whether there is one."""
+        """Reject the newest checkpoint after a failed restore. Return whether there is an older one."""
         trial, checkpoint, error = self._trial, failed.checkpoint, failed.error
         if isinstance(error, WorkerDied) and self._died_in_restore != checkpoint.path:
-            # What killed the worker may have nothing to do with the checkpoint: once more, then.
+            # The death of the worker may have another cause than the checkpoint, so try it once more.
             self._died_in_restore = checkpoint.path
-            await log_warning("%s; the same checkpoint is tried once more", error)
+            await log_warning("%s; the trial retries the same checkpoint once", error)
             return True
         before = trial.checkpoints[-2] if len(trial.checkpoints) > 1 else None
         self._run.record(
@@ -136,7 +136,7 @@ class TrialCheckpoints:
         return True
 
     def restored_sequence(self) -> int | None:
-        """Return the row that the attempt begins behind, if that is not the last one that counts."""
+        """Return the last row that the checkpoint covers, None if no row comes after that."""
         trial = self._trial
         sequence = trial.checkpoint.sequence if trial.checkpoint is not None else -1
         return sequence if sequence < trial.last_sequence else None
@@ -146,12 +146,12 @@ class TrialCheckpoints:
 
         Args:
             step: The result.
-            reason: Why the trial ends with it, None if it does not.
+            reason: The reason why the trial ends with this result, None if it goes on.
         """
         if step.checkpoint:
             return True
         if self._is_function:
-            return False  # it has offered none with this report, so there is nothing new to keep
+            return False  # a function is saved only with a report that carries a checkpoint
         options = self._run.plan.options
         if reason is not None and options.checkpoint_at_end:
             return True
@@ -160,13 +160,13 @@ class TrialCheckpoints:
             options.checkpoint_freq and iteration and iteration % options.checkpoint_freq == 0
         )
 
-    async def save_on_demand(self, actor: Actor, wanted_by: str) -> None:
-        """See that the trial can go on from its newest checkpoint: save it, if it is not saved here.
+    async def save_on_demand(self, actor: Actor, needed_by: str) -> None:
+        """Make sure that the trial can go on from a checkpoint: save it, unless its last row is saved.
 
-        A function saves when it likes, so its newest one may lie some results back.
+        A function reports checkpoints when it likes, so its newest one may be some results old.
 
         Raises:
-            ConfigError: It is a function that has reported no checkpoint.
+            ConfigError: The trainable is a function that has reported no checkpoint.
         """
         trial = self._trial
         if trial.checkpoint is not None and trial.checkpoint.sequence == trial.last_sequence:
@@ -175,17 +175,17 @@ class TrialCheckpoints:
             await self.save(actor)
         elif trial.checkpoint is None:
             raise ConfigError(
-                f"{wanted_by} needs a checkpoint of {trial.name}, but the function "
+                f"{needed_by} needs a checkpoint of {trial.name}, but the function "
                 f"{self._run.serialized.name} has reported none; pass one with its results: "
                 "tune.report(..., checkpoint=...), and begin from tune.get_checkpoint()"
             )
 
     async def save(self, actor: Actor) -> None:
-        """Save a checkpoint; then, when it is durably known, drop those that nothing needs."""
+        """Save a checkpoint; once the journal has recorded it, delete those that the retention drops."""
         trial, run = self._trial, self._run
         with self._limit("_save"):
             path = await actor.save()
-        self.note(path)
+        self.record(path)
         await run.journal.synced()
         surplus = trial.kept.surplus()
         for old in surplus:
@@ -197,8 +197,8 @@ class TrialCheckpoints:
                 for old in surplus:
                     await self._delete(actor, old)
 
-    def note(self, path: str) -> None:
-        """Write a complete checkpoint down, as that of the newest row."""
+    def record(self, path: str) -> None:
+        """Record a complete checkpoint, as that of the newest row."""
         trial = self._trial
         iteration = trial.last_result.get(TRAINING_ITERATION)
         last, stored = trial.next_sequence - 1, trial.stored_path(path)
@@ -210,12 +210,14 @@ class TrialCheckpoints:
 
     @property
     def _is_kept_remotely(self) -> bool:
-        """Whether checkpoints are removed by the uploads, when the journal there says they may be."""
+        """Whether the uploader deletes checkpoints, once the remote journal has recorded their drop."""
         return self._run.serialized.is_durable and self._run.replica is not None
 
     @contextmanager
     def _limit(self, hook: str) -> Iterator[None]:
-        with limit(self._trial.trial_id, self._run.plan.hook_timeout_s, "hook_timeout_s", hook):
+        with limit(
+            self._trial.trial_id, self._run.plan.options.hook_timeout_s, "hook_timeout_s", hook
+        ):
             yield
 
     async def _delete(self, actor: Actor, old: CheckpointRef) -> None:
@@ -223,5 +225,5 @@ class TrialCheckpoints:
             await actor.delete_checkpoint(old.path)
         except WorkerDied:
             raise
-        except TrialError as exc:  # room is wasted, and nothing else: a resume tries again
-            await log_warning("a checkpoint that nothing needs stays: %s", exc)
+        except TrialError as exc:  # the checkpoint wastes disk space until a resume removes it
+            await log_warning("a dropped checkpoint could not be deleted: %s", exc)

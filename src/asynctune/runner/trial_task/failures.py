@@ -1,4 +1,4 @@
-"""What follows when an attempt of a trial has failed: it is written down, and perhaps tried again."""
+"""Records the failures of a trial, and decides whether another attempt follows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import anyio
 import anyio.to_thread
 
-from asynctune import _threads as threads
-from asynctune._threads import log_warning
+from asynctune._checks import safe_repr
+from asynctune._threads import log_warning, thread_limiter
 from asynctune.errors import TrialError, TuneError
 from asynctune.experiment import events as ev
 from asynctune.experiment.status import Status
@@ -23,7 +23,7 @@ from asynctune.runner.plan.retry import Retry
 
 
 class Failures:
-    """Records the failures of one trial, and decides which attempt is followed by another.
+    """Records the failures of one trial, and decides whether another attempt follows.
 
     Args:
         trial: The trial.
@@ -35,13 +35,13 @@ class Failures:
         self._run = run
 
     async def delay_of_retry(self, error: TrialError) -> float | None:
-        """Record a failure; tell how long to wait for the next attempt, None if there is none."""
+        """Record a failure. Return the seconds until the next attempt, None if none follows."""
         trial, options = self._trial, self._run.plan.options
         answer: Retry | None = None
         if options.on_failure is not None and trial.requested_stop is None:
             try:
-                answer = await self._ask(error)
-            except BaseException:  # it raised, or was cancelled: the failure happened all the same
+                answer = await self._call_on_failure(error)
+            except BaseException:  # on_failure raised or was cancelled, which undoes no failure
                 await self._record(error, again=True, answer=None)
                 raise
         limit = options.max_failures
@@ -54,12 +54,12 @@ class Failures:
             return None
         return answer.seconds if answer is not None else 0.0
 
-    async def is_final(self, error: TrialError) -> None:
-        """Record a failure after which nothing is tried any more."""
+    async def record_final(self, error: TrialError) -> None:
+        """Record a failure that no attempt follows."""
         await self._record(error, again=False, answer=None)
 
-    async def write_down(self, text: str) -> None:
-        """Add to the trial's ``error.txt``."""
+    async def append_error(self, text: str) -> None:
+        """Append to ``error.txt`` of the trial."""
         trial = self._trial
 
         def write() -> None:
@@ -69,25 +69,27 @@ class Failures:
 
         try:
             await anyio.to_thread.run_sync(write)
-        except OSError as exc:  # the journal has it too
+        except OSError as exc:  # the journal holds the error as well
             await log_warning("error.txt of trial %s could not be written: %s", trial.trial_id, exc)
 
-    async def _ask(self, error: TrialError) -> Retry | None:
+    async def _call_on_failure(self, error: TrialError) -> Retry | None:
         on_failure = self._run.plan.options.on_failure
         assert on_failure is not None
-        seen = self._trial.snapshot(self._run.journal.shown_end)
+        seen = self._trial.snapshot(self._run.journal.visible_end)
         answer = await anyio.to_thread.run_sync(
             lambda: on_failure(seen, error),
             abandon_on_cancel=True,
-            limiter=threads.thread_limiter(1),
+            limiter=thread_limiter(1),
         )
         if inspect.isawaitable(answer):
             answer = await answer
         if answer is not None and not isinstance(answer, Retry):
-            raise TuneError(f"on_failure() answered {answer!r}; a tune.Retry or None is wanted")
+            raise TuneError(
+                f"on_failure() must return a tune.Retry or None, got {safe_repr(answer)}"
+            )
         if answer is not None and answer.resources is not None:
-            wanted = Resources.from_mapping(answer.resources, "resources of Retry")
-            self._run.executor.pool.check(wanted, what="resources of Retry", advice="")
+            resources = Resources.from_mapping(answer.resources, "resources of Retry")
+            self._run.executor.pool.check(resources, what="resources of Retry", advice="")
         return answer
 
     async def _record(self, error: TrialError, again: bool, answer: Retry | None) -> None:
@@ -113,18 +115,18 @@ class Failures:
         )
         trial.error = error
         if not again:
-            self._run.trial_failed(error)  # before anything that a cancellation could interrupt
+            self._run.trial_failed(error)  # before the first await, where a cancellation could come
         moment = time.strftime("%Y-%m-%d %H:%M:%S")
         head = f"Failure # {trial.num_failures} (occurred at {moment})"
         with anyio.CancelScope(shield=True):
-            await self.write_down(f"{head}\n{error}\n{error.traceback or ''}")
+            await self.append_error(f"{head}\n{error}\n{error.traceback or ''}")
 
 
 def summarize_failures(error: TrialError, trials: Sequence[Trial]) -> TrialError:
-    """Make the error that a run raises of its first failure: it knows of all the others.
+    """Return the error that a run raises: that of the first failed trial, with the failures of the others.
 
     Args:
-        error: The first trial's own error.
+        error: The error of the first failed trial.
         trials: All trials of the run.
     """
     error.failures = {
@@ -143,7 +145,7 @@ def summarize_failures(error: TrialError, trials: Sequence[Trial]) -> TrialError
 
 
 def unwrap_group(error: BaseException) -> BaseException:
-    """Take the one exception out of the groups that task groups put around it."""
+    """Return the first exception of nested groups, with a note for each of the others."""
     while isinstance(error, BaseExceptionGroup):
         first, *others = error.exceptions
         for other in others:

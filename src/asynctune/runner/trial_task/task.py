@@ -1,4 +1,4 @@
-"""One trial as a task: ``step = await actor.step()``, a decision, and so on until one of them ends it."""
+"""The task of one trial: ``step = await actor.step()``, then a decision, until the trial ends."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from asynctune.storage.checkpoints.commits import RemoteDir
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a trial ended."""
+    """The end of a trial."""
 
     reason: StopReason
     exported: dict[str, str] = field(default_factory=dict)
 
 
 class _Left(Enum):
-    """A trial left its worker, and has not ended."""
+    """The reason why a trial has left its worker without an end."""
 
     PAUSED = "paused"
     CHANGED = "changed"
-    """It has to be built anew, with another configuration."""
+    """The trial gets another configuration, which its live object cannot take: build another object."""
 
 
 class TrialTask:
-    """Takes one trial from its slot to its end, over all its attempts.
+    """Runs one trial from its first slot to its end, over all attempts.
 
     Args:
         trial: The trial.
@@ -59,14 +59,14 @@ class TrialTask:
         self._checkpoints = TrialCheckpoints(trial, run)
 
     async def run(self, stop_reason: StopReason | None = None) -> None:
-        """Run the trial. A failure of it is recorded; what else is raised ends the whole run.
+        """Run the trial. A failure of the trial is recorded; any other exception ends the whole run.
 
         Args:
-            stop_reason: Why it ends without being run, if that was decided before its driver died.
+            stop_reason: The stop reason of a trial that ends without being run, None for others.
         """
         trial = self._trial
         end = _End(stop_reason or StopReason.CANCELLED)
-        self._run.slots.add_trial_task(trial)
+        self._run.slots.trial_started(trial)
         try:
             if stop_reason is None:
                 with trial.scope:
@@ -74,17 +74,17 @@ class TrialTask:
                 if trial.scope.cancelled_caught:
                     end = _End(trial.requested_stop or StopReason.CANCELLED)
         except Exception as exc:
-            trial.run_error = exc  # who awaits this trial is to hear of it, too
+            trial.run_error = exc  # awaiting this trial raises the exception, too
             raise
         finally:
-            if trial.lease is not None:  # it came too late
+            if trial.lease is not None:  # the slot came too late
                 trial.lease.release()
             trial.has_slot.set()
             with anyio.CancelScope(shield=True):
                 await self._close(end)
 
     async def _attempts(self) -> _End:
-        """Try until it ends well, or has failed too often."""
+        """Attempt the trial until an attempt ends well, or too many have failed."""
         trial, failures = self._trial, self._failures
         while True:
             delay: float | None = 0.0
@@ -101,35 +101,35 @@ class TrialTask:
                 continue
             except RestoreFailed as exc:
                 if not await self._checkpoints.fall_back(exc):
-                    await failures.is_final(exc.error)
+                    await failures.record_final(exc.error)
                     delay = None
             except (TrialError, NotSerializable) as exc:
                 if isinstance(exc.__cause__, StorageError) and exc.__cause__.errno is not None:
-                    raise exc.__cause__ from exc  # a disk is the matter of the run: nobody can save
+                    raise exc.__cause__ from exc  # a full or broken disk stops all trials
                 delay = await failures.delay_of_retry(self._as_trial_error(exc))
             if delay is None:
                 return _End(StopReason.FAILED)
             trial.has_slot = anyio.Event()
-            if trial.requested_stop is not None:  # it came while the failure was written down
+            if trial.requested_stop is not None:  # requested while the failure was recorded
                 return _End(trial.requested_stop)
             await anyio.sleep(delay)
 
     async def _slot(self) -> Lease:
-        """Take the slot that the trial was given, or wait for one."""
+        """Return the slot that the dispatcher gave to the trial, or wait for a slot."""
         lease, self._trial.lease = self._trial.lease, None
         return lease or await self._run.slots.lease(self._trial.resources)
 
     def _as_trial_error(self, error: TrialError | NotSerializable) -> TrialError:
         if isinstance(error, TrialError):
             return error
-        # A configuration that cannot travel is the matter of its own trial.
+        # A configuration that cannot be pickled fails its own trial and no other.
         trial_id = self._trial.trial_id
         wrapped = TrialError(f"trial {trial_id} cannot start: {error}", trial_id=trial_id)
         wrapped.__cause__ = error
         return wrapped
 
     async def _attempt(self, share: Share) -> _End | _Left:
-        """Build the trial, train it until it leaves its worker, and let it clean up."""
+        """Build the trial, train the trial until it leaves its worker, and let it clean up."""
         trial = self._trial
         spec = ActorSpec(
             serialized=self._run.serialized,
@@ -140,13 +140,13 @@ class TrialTask:
             trial_name=trial.name,
             tag=trial.tag,
             log=os.path.join(trial.logdir, "output.log"),
-            grace_s=self._plan.grace_s,
+            grace_s=self._plan.options.grace_s,
             remote=self._remote_dir(),
         )
         plan = self._plan
-        with limit(trial.trial_id, plan.trial_timeout_s, "trial_timeout_s"):
+        with limit(trial.trial_id, plan.options.trial_timeout_s, "trial_timeout_s"):
             async with AsyncExitStack() as stack:
-                with limit(trial.trial_id, plan.hook_timeout_s, "hook_timeout_s", "_setup"):
+                with limit(trial.trial_id, plan.options.hook_timeout_s, "hook_timeout_s", "_setup"):
                     starting = self._run.executor.start(spec)
                     actor = await stack.enter_async_context(starting)
                 try:
@@ -173,18 +173,19 @@ class TrialTask:
                 resume_sequence=self._checkpoints.restored_sequence(),
             )
         )
-        # A retry that begins behind the last row of all has nothing left to train.
+        # A retry whose checkpoint covers the last row may have nothing left to train.
         reason = trial.decided_stop
         while reason is None:
-            with limit(trial.trial_id, plan.step_timeout_s, "step_timeout_s", "one train()"):
+            with limit(
+                trial.trial_id, plan.options.step_timeout_s, "step_timeout_s", "one train()"
+            ):
                 step = await actor.step()
             if step.ended:
                 reason = StopReason.DONE
                 break
-            self._take(step)
-            trial.set_decision(
-                run.decider.result(trial)
-            )  # at once: a replay judges in the order of the journal
+            self._record_step(step)
+            # Before any await: a replay decides in the order of the journal.
+            trial.set_decision(run.decider.decide(trial))
             if plan.options.durability == "power":
                 await run.journal.synced()
             run.slots.wake()
@@ -194,23 +195,25 @@ class TrialTask:
             if self._checkpoints.is_due(step, reason):
                 await self._checkpoints.save(actor)
             if reason is None:
-                left = await self._obey(actor)
+                left = await self._carry_out(actor)
                 if left is not None:
                     return left
         exported: dict[str, str] = {}
-        if plan.export_formats:
-            with limit(trial.trial_id, plan.hook_timeout_s, "hook_timeout_s", "_export_model"):
-                exported = await actor.export_model(list(plan.export_formats))
+        if plan.options.export_formats:
+            with limit(
+                trial.trial_id, plan.options.hook_timeout_s, "hook_timeout_s", "_export_model"
+            ):
+                exported = await actor.export_model(list(plan.options.export_formats))
         return _End(reason, exported)
 
-    async def _obey(self, actor: Actor) -> _Left | None:
-        """Do what the scheduler, or the trial's user, wants of a trial that has not ended."""
+    async def _carry_out(self, actor: Actor) -> _Left | None:
+        """Carry out the decision of the scheduler, or the pause of the user."""
         trial, decision = self._trial, self._trial.decision
         name = type(self._plan.scheduler).__name__
         if trial.should_pause:
-            by_hand = trial.pauses_next
-            await self._checkpoints.save_on_demand(actor, "pause()" if by_hand else name)
-            self._pause(by_hand)
+            is_users = trial.pauses_next
+            await self._checkpoints.save_on_demand(actor, "pause()" if is_users else name)
+            self._pause(is_users)
             return _Left.PAUSED
         if isinstance(decision, Exploit):
             return await self._exploit(actor, decision)
@@ -218,16 +221,16 @@ class TrialTask:
             await self._checkpoints.save_on_demand(actor, name)
         return None
 
-    def _pause(self, by_hand: bool) -> None:
+    def _pause(self, is_users: bool) -> None:
         trial, checkpoint = self._trial, self._trial.checkpoint
         assert checkpoint is not None
         self._run.record(
-            ev.TrialPaused(trial.trial_id, checkpoint.sequence, time.time(), by_hand=by_hand)
+            ev.TrialPaused(trial.trial_id, checkpoint.sequence, time.time(), by_hand=is_users)
         )
-        self._run.slots.paused(trial)
+        self._run.slots.trial_paused(trial)
 
     async def _exploit(self, actor: Actor, exploit: Exploit) -> _Left | None:
-        """Go on from the state of another trial: in the live object if it can, else in a new one."""
+        """Continue from the state of another trial, in the live object if that accepts the config."""
         trial, run = self._trial, self._run
         name = type(self._plan.scheduler).__name__
         donor = run.state.trials.get(exploit.donor)
@@ -235,16 +238,16 @@ class TrialTask:
             await self._checkpoints.save_on_demand(actor, name)
         if donor is None:
             raise TuneError(
-                f"{name} lets {trial.name} begin from {exploit.donor!r}, which is no trial"
+                f"{name} must name a trial as the donor of {trial.name}, got {exploit.donor!r}"
             )
-        if donor.checkpoint is None:  # the last one has been rejected since, or there never was one
+        if donor.checkpoint is None:  # none was saved, or all were rejected
             await log_warning(
                 "%s has no checkpoint, so %s goes on as it is", donor.name, trial.name
             )
             return None
         run.executor.check_config(exploit.config)
         source = donor.checkpoint
-        donor.pin(source.path)  # the donor trains on, and may have done with it
+        donor.pin(source.path)  # the donor trains on, and must not delete the checkpoint
         try:
             event = await anyio.to_thread.run_sync(exploit_event, trial, donor, source, exploit)
             trial.next_config = exploit.config
@@ -252,7 +255,7 @@ class TrialTask:
         finally:
             donor.unpin(source.path)
         await run.journal.synced()
-        hook = self._plan.hook_timeout_s
+        hook = self._plan.options.hook_timeout_s
         with limit(trial.trial_id, hook, "hook_timeout_s", "reset_config"):
             accepted = await actor.reset_config(trial.config)
         if not accepted:
@@ -260,8 +263,8 @@ class TrialTask:
         await self._checkpoints.restore(actor)
         return None
 
-    def _take(self, step: Step) -> None:
-        """Write a result down; from here on everybody may know of it."""
+    def _record_step(self, step: Step) -> None:
+        """Record a result, which makes the result public."""
         trial = self._trial
         event = ev.Reported(trial.trial_id, trial.attempt, trial.next_sequence, step.row)
         self._run.record(event, step.data)
@@ -269,17 +272,19 @@ class TrialTask:
     async def _shut_down(self, actor: Actor) -> None:
         trial = self._trial
         with anyio.CancelScope(shield=True):
-            shut_down = await actor.shut_down(self._plan.grace_s, trial.grace)
+            shut_down = await actor.shut_down(self._plan.options.grace_s, trial.grace)
         trial.grace = anyio.CancelScope(shield=True)
         trial.shutdown_note = _note(shut_down)
         if self._run.journal.is_broken:
             return
         if shut_down.saved is not None:
-            self._checkpoints.note(shut_down.saved)
+            self._checkpoints.record(shut_down.saved)
         if shut_down.late is not None:
-            self._take(shut_down.late)
-            with suppress(MetricMissing):  # it has ended; its scheduler is told all the same
-                trial.set_decision(self._run.decider.result(trial))
+            self._record_step(shut_down.late)
+            with suppress(
+                MetricMissing
+            ):  # the trial has ended; only the scheduler learns of the row
+                trial.set_decision(self._run.decider.decide(trial))
 
     async def _close(self, end: _End) -> None:
         trial, run = self._trial, self._run
@@ -287,9 +292,9 @@ class TrialTask:
         note = None if failed else trial.shutdown_note
         try:
             if run.journal.is_broken:
-                return  # what ended it is known to everybody, and nothing can be written down
+                return  # the error of the journal ends the run, and nothing can be recorded
             if note is not None:
-                await self._failures.write_down(note)
+                await self._failures.append_error(note)
             run.record(
                 ev.TrialEnded(
                     trial_id=trial.trial_id,
@@ -300,14 +305,17 @@ class TrialTask:
                     wall_time=time.time(),
                 )
             )
-            run.decider.ended(trial)  # at once: a replay tells of it in the order of the journal
+            # Before any await: a replay notifies in the order of the journal.
+            run.decider.trial_ended(trial)
             await run.journal.synced()
         except BaseException as exc:
-            trial.run_error = exc  # its end is not certain, so nobody may take it for one
+            trial.run_error = (
+                exc  # the end is not on file, so awaiting the trial must not return it
+            )
             raise
         finally:
             trial.is_over.set()
-            run.slots.left(trial)
+            run.slots.trial_ended(trial)
 
 
 def _note(shut_down: ShutdownResult) -> str | None:

@@ -1,1 +1,1 @@
-"""Stoppers: when a trial, or the whole run, stops."""
+"""Stoppers: they decide when a trial, or the whole run, stops."""

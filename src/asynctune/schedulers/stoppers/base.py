@@ -1,36 +1,37 @@
-"""When a trial, or the whole run, has had enough."""
+"""The base class of stoppers, and the forms of the argument ``stop``."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asynctune._checks import safe_repr
-from asynctune.errors import ConfigError, MetricMissing
+from asynctune._checks import argument_error, check_callable
+from asynctune.errors import MetricMissing
 from asynctune.result import Row, flatten
+
+_FUNCTION = "a plain function (trial_id, result) -> bool"
 
 
 class Stopper:
-    """Decides after each result whether its trial stops. Subclass it and override what differs."""
+    """Decides after each result whether a trial, or the run, stops. Subclasses define ``__call__``."""
 
     def __call__(self, trial_id: str, result: Row) -> bool:
-        """Tell whether this trial stops at this result.
+        """Return whether a trial stops at a result.
 
         Args:
-            trial_id: The trial.
-            result: Its newest row.
+            trial_id: The id of the trial.
+            result: The newest row of the trial.
         """
         raise NotImplementedError(f"{type(self).__qualname__} does not define __call__")
 
     def stop_all(self) -> bool:
-        """Tell whether the whole run stops; asked after each result."""
+        """Return whether the whole run stops. The run calls this after each result."""
         return False
 
 
 class NeverStops(Stopper):
-    """Stops nothing."""
+    """Stops no trial."""
 
     def __call__(self, trial_id: str, result: Row) -> bool:
         return False
@@ -40,20 +41,22 @@ class CriteriaStopper(Stopper):
     """Stops a trial when any metric has reached its bound (``>=``).
 
     Args:
-        criteria: Flattened metric names and their bounds, e.g. ``{"training_iteration": 10}``.
+        criteria: The bounds by flattened name of the metric, e.g. ``{"training_iteration": 10}``.
+
+    Raises:
+        ConfigError: A key is no str, or a bound is no number.
     """
 
     def __init__(self, criteria: Mapping[str, float]) -> None:
         for key, bound in criteria.items():
             if not isinstance(key, str):
-                raise ConfigError(f"stop has the key {key!r}; names of metrics are wanted")
+                raise argument_error("", "each key of stop", "the name of a metric", key)
             if isinstance(bound, Mapping):
-                raise ConfigError(
-                    f"stop[{key!r}] is a dict; nested metrics are written flat, as "
-                    f"{key + '/' + str(next(iter(bound), '...'))!r}"
-                )
+                flat = f"{key}/{next(iter(bound), '...')}"
+                hint = f"write nested metrics flat, as {flat!r}"
+                raise argument_error("", f"stop[{key!r}]", "a number", bound, hint)
             if not _is_number(bound) or math.isnan(bound):
-                raise ConfigError(f"stop[{key!r}] is {bound!r}; a number is wanted")
+                raise argument_error("", f"stop[{key!r}]", "a number other than NaN", bound)
         self._criteria = dict(criteria)
 
     def __call__(self, trial_id: str, result: Row) -> bool:
@@ -65,48 +68,28 @@ class CriteriaStopper(Stopper):
             if key not in flat:
                 raise MetricMissing(key, flat, wanted_by="stop")
             value = flat[key]
-            # None: the auto-filled timesteps_total of a trial that counts none. NaN never compares.
+            # None is the timesteps_total of a trial that counts none. NaN never reaches a bound.
             reached = reached or (_is_number(value) and bool(value >= bound))
         return reached
 
 
 class FunctionStopper(Stopper):
-    """Stops a trial when a function says so.
+    """Stops a trial when a function returns True.
 
     Args:
-        function: ``(trial_id, result) -> bool``, called with each result.
+        function: A function ``(trial_id, result) -> bool``, called with each result.
 
     Raises:
-        ConfigError: It cannot be called so.
+        ConfigError: The function cannot be called with these arguments.
     """
 
     def __init__(self, function: Callable[[str, Row], bool]) -> None:
-        if not callable(function) or inspect.isclass(function):
-            raise ConfigError(
-                f"function of FunctionStopper is {safe_repr(function)}; a function "
-                f"(trial_id, result) -> bool "
-                "is wanted"
-            )
-        _check_signature("function of FunctionStopper", function)
-        self._function = function
+        self._function = check_callable(
+            "FunctionStopper", "function", function, "trial_id", "result", what=_FUNCTION
+        )
 
     def __call__(self, trial_id: str, result: Row) -> bool:
         return bool(self._function(trial_id, result))
-
-
-def _check_signature(what: str, function: Callable[[str, Row], bool]) -> None:
-    try:
-        inspect.signature(function).bind("trial_id", {})
-    except TypeError as exc:
-        raise ConfigError(
-            f"{what} is a function that cannot be called with (trial_id, result): {exc}"
-        ) from exc
-    except ValueError:  # a builtin without a signature
-        pass
-    if inspect.iscoroutinefunction(function):
-        raise ConfigError(
-            f"{what} is an `async def`; it decides at once, so a plain function is wanted"
-        )
 
 
 def _is_number(value: object) -> bool:
@@ -114,10 +97,10 @@ def _is_number(value: object) -> bool:
 
 
 def make_stopper(stop: Any) -> Stopper:
-    """Turn any of the forms of ``stop`` into a Stopper.
+    """Return a stopper for any form of the argument ``stop``.
 
     Raises:
-        ConfigError: It is none of them, or a function of another signature.
+        ConfigError: The argument has none of the forms, or is a function of another signature.
     """
     if stop is None:
         return NeverStops()
@@ -125,10 +108,8 @@ def make_stopper(stop: Any) -> Stopper:
         return stop
     if isinstance(stop, Mapping):
         return CriteriaStopper(stop)
-    if not callable(stop) or inspect.isclass(stop) or hasattr(stop, "stop_all"):
-        raise ConfigError(
-            f"stop is {stop!r}; a dict of bounds, a function (trial_id, result) -> bool, or an "
-            "instance of tune.Stopper is wanted"
-        )
-    _check_signature("stop", stop)
-    return FunctionStopper(stop)
+    what = f"a dict of bounds, {_FUNCTION}, or an instance of tune.Stopper"
+    # The class of a stopper, or a stopper that is not derived from Stopper.
+    if hasattr(stop, "stop_all"):
+        raise argument_error("", "stop", what, stop)
+    return FunctionStopper(check_callable("", "stop", stop, "trial_id", "result", what=what))

@@ -1,7 +1,7 @@
-"""Stoppers for what is asked for most: a limit, or several stoppers at once.
+"""Stoppers for limits, and the combination of several stoppers.
 
-Each is told of the rows in the order of the journal and knows nothing else, so that a resume, which tells
-it the same again, finds it where it was. Rows that a retry reports again count once.
+Each depends only on the rows, in the order of the journal. A resume replays the same rows to a new
+instance, and so restores its state. Rows that a retry reports again count once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from asynctune._checks import check_int, check_number, naming_argument
-from asynctune.errors import ConfigError, MetricMissing
+from asynctune._checks import argument_error, check_int, check_number, naming_argument
+from asynctune.errors import MetricMissing
 from asynctune.result import TIME_SINCE_RESTORE, TIMESTAMP, TRAINING_ITERATION, Row
 from asynctune.schedulers.base import time_of
 from asynctune.schedulers.stoppers.base import Stopper, make_stopper
@@ -21,10 +21,10 @@ class MaximumIterationStopper(Stopper):
     """Stops a trial at a ``training_iteration``.
 
     Args:
-        max_iter: Which.
+        max_iter: The ``training_iteration`` at which a trial stops, at least 1.
 
     Raises:
-        ConfigError: It is no int of at least 1.
+        ConfigError: The argument is no int of at least 1.
     """
 
     def __init__(self, max_iter: int) -> None:
@@ -37,21 +37,22 @@ class MaximumIterationStopper(Stopper):
 class TimeoutStopper(Stopper):
     """Stops the whole run once its trials have trained for some time.
 
-    It reads no clock, and is right to about a second: what counts is the time for which at least one trial
+    The stopper reads no clock, and is right to about a second. The time counts in which at least one trial
     trained, by the ``timestamp`` and ``time_since_restore`` of the results. So the time between the end of
-    a driver and a resume does not count, nor what passes before there is a result. It is asked at results
-    only: a trial that reports none is not stopped (for that there is ``time_budget_s``).
+    a driver and a resume does not count, nor the time before the first result. The run asks the stopper
+    after results only: a trial that reports none is not stopped (``time_budget_s`` of the run stops such a
+    trial, too).
 
     Args:
-        timeout: Seconds, or a :class:`~datetime.timedelta`.
+        timeout: The time in seconds, or a :class:`~datetime.timedelta`; greater than 0.
 
     Raises:
-        ConfigError: It is not greater than 0.
+        ConfigError: The timeout is not greater than 0.
     """
 
     def __init__(self, timeout: float | timedelta) -> None:
-        given = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        self._timeout = check_number(type(self).__name__, "timeout", given, above=0)
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self._timeout = check_number(type(self).__name__, "timeout", seconds, above=0)
         self._elapsed = 0.0
         self._latest = -math.inf
 
@@ -61,7 +62,7 @@ class TimeoutStopper(Stopper):
         if math.isinf(self._latest):
             self._elapsed = trained
         elif now > self._latest:
-            # Timestamps are whole seconds.
+            # One second more, since timestamps are whole seconds.
             self._elapsed += min(now - self._latest, trained + 1)
         self._latest = max(self._latest, now)
         return False
@@ -71,13 +72,14 @@ class TimeoutStopper(Stopper):
 
 
 class CombinedStopper(Stopper):
-    """Stops a trial, or the whole run, when any of several stoppers does. Each is told of every result.
+    """Stops a trial, or the whole run, when any of several stoppers does. Each gets every result.
 
     Args:
-        stoppers: Anything that ``stop`` of a run may be: stoppers, functions, dicts of bounds.
+        stoppers: The stoppers, each in any form of the argument ``stop`` of a run: a stopper, a function or
+            a dict of bounds.
 
     Raises:
-        ConfigError: One of them is none of these, or there is none.
+        ConfigError: A stopper has none of these forms, or there is no stopper.
     """
 
     def __init__(
@@ -85,18 +87,22 @@ class CombinedStopper(Stopper):
     ) -> None:
         name = type(self).__name__
         if not stoppers:
-            raise ConfigError(f"stoppers of {name} are none; at least one is wanted")
+            raise argument_error(name, "stoppers", "at least one stopper", stoppers)
         self._stoppers = []
-        for place, stopper in enumerate(stoppers):
+        for index, stopper in enumerate(stoppers):
+            # make_stopper() takes None for a run without a stopper.
             if stopper is None:
-                raise ConfigError(
-                    f"stoppers[{place}] of {name} is None; a stopper, a function (trial_id, result) -> "
-                    "bool or a dict of bounds is wanted"
+                raise argument_error(
+                    name,
+                    f"stoppers[{index}]",
+                    "a stopper, a function (trial_id, result) -> bool or a dict of bounds",
+                    stopper,
                 )
-            with naming_argument(f"stoppers[{place}] of {name}"):
+            with naming_argument(f"stoppers[{index}] of {name}"):
                 self._stoppers.append(make_stopper(stopper))
 
     def __call__(self, trial_id: str, result: Row) -> bool:
+        # A list, so that each stopper gets the result even if an earlier one stops the trial.
         return any([stopper(trial_id, result) for stopper in self._stoppers])  # noqa: C419
 
     def stop_all(self) -> bool:
@@ -104,7 +110,7 @@ class CombinedStopper(Stopper):
 
 
 def time_in(stopper: Stopper, result: Row, name: str) -> float:
-    """Return a number of a result that is no metric."""
+    """Return a finite number of a result. The error for a missing key names the stopper."""
     try:
         return time_of(result, name)
     except MetricMissing as exc:

@@ -1,4 +1,4 @@
-"""Stoppers that end a trial, or the whole run, whose metric does not move any more."""
+"""Stoppers for plateaus: a trial, or the whole run, stops when its metric no longer moves."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from collections import deque
 from collections.abc import Collection
 from typing import TypeAlias
 
-from asynctune._checks import check_int, check_key, check_mode, check_number
-from asynctune.errors import ConfigError, MetricMissing
+from asynctune._checks import argument_error, check_int, check_key, check_mode, check_number
+from asynctune.errors import MetricMissing
 from asynctune.result import TRAINING_ITERATION, Row, flatten
 from asynctune.schedulers.base import score_of
 from asynctune.schedulers.stoppers.base import Stopper
 from asynctune.schedulers.stoppers.limits import time_in
 
-_Top: TypeAlias = tuple[float, str, float]
-"""A value of which less is better, and the trial and training_iteration that it is of."""
+_Entry: TypeAlias = tuple[float, str, float]
+"""A value of which less is better, the id of its trial, and its training_iteration."""
 
 
 class TrialPlateauStopper(Stopper):
-    """Stops a trial whose metric does not move any more.
+    """Stops a trial whose metric no longer moves.
 
-    It does not once the standard deviation of its last results is less than a bound. Values that are not
-    finite are equal to themselves and infinitely far from all others; NaN does not reach the threshold.
+    The metric no longer moves once the standard deviation of the last results is less than ``std``. Values
+    that are not finite are equal to themselves and infinitely far from all others; NaN does not reach the
+    threshold.
 
     Args:
-        metric: What is looked at; nested ones are written flat.
-        std: The bound, greater than 0.
-        num_results: How many results are looked at, at least 2.
-        grace_period: Before which ``training_iteration`` no trial is stopped.
-        metric_threshold: Only trials are stopped whose metric is at least as good as this.
+        metric: The metric; a nested one is written flat, as ``"a/b"``.
+        std: The bound of the standard deviation, greater than 0.
+        num_results: The number of last results that are compared, at least 2.
+        grace_period: The ``training_iteration`` before which no trial is stopped.
+        metric_threshold: The value that the metric must have reached for a stop; None for no threshold.
         mode: ``"min"`` or ``"max"``; needed with ``metric_threshold``.
 
     Raises:
@@ -54,10 +55,9 @@ class TrialPlateauStopper(Stopper):
         self._num_results = check_int(name, "num_results", num_results, 2)
         self._grace_period = check_int(name, "grace_period", grace_period, 0)
         if metric_threshold is not None and mode is None:
-            raise ConfigError(
-                f"mode of {name} is not given, but metric_threshold is; 'min' or 'max' is wanted"
-            )
-        # Without a mode the sign does not matter.
+            what = "'min' or 'max' where metric_threshold is given"
+            raise argument_error(name, "mode", what, mode)
+        # Without a threshold the mode does not matter: a spread has no sign.
         self._mode = "max" if mode is None else check_mode(name, "mode", mode)
         self._threshold = -math.inf
         if metric_threshold is not None:
@@ -69,7 +69,7 @@ class TrialPlateauStopper(Stopper):
         iteration = time_in(self, result, TRAINING_ITERATION)
         score = _score(self, result, self._metric, self._mode)
         latest = self._latest.setdefault(trial_id, deque(maxlen=self._num_results))
-        while latest and latest[-1][0] >= iteration:  # a retry reports them again
+        while latest and latest[-1][0] >= iteration:  # a retry repeats results
             latest.pop()
         latest.append((iteration, score))
         return (
@@ -81,17 +81,17 @@ class TrialPlateauStopper(Stopper):
 
 
 class EarlyStopping(Stopper):
-    """Stops the whole run when its best results do not get better any more.
+    """Stops the whole run when its best results no longer get better.
 
-    They do not once the standard deviation of the best ``top`` results of all trials is at most ``std``.
-    Values that are not finite are none of the best.
+    They no longer get better once the standard deviation of the best ``top`` results of all trials is at
+    most ``std``. Values that are not finite are never among the best.
 
     Args:
-        metric: What is looked at; nested ones are written flat.
-        std: The bound, greater than 0.
-        top: How many results are looked at, at least 2.
-        mode: ``"min"`` or ``"max"``: which are the best.
-        patience: For how many results in a row this has to hold, 0 being the same as 1.
+        metric: The metric; a nested one is written flat, as ``"a/b"``.
+        std: The bound of the standard deviation, greater than 0.
+        top: The number of best results that are compared, at least 2.
+        mode: ``"min"`` or ``"max"``: whether low or high values are the best.
+        patience: The number of results in a row for which this has to hold; 0 is the same as 1.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -111,17 +111,17 @@ class EarlyStopping(Stopper):
         self._num_top = check_int(name, "top", top, 2)
         self._mode = check_mode(name, "mode", mode)
         self._patience = check_int(name, "patience", patience, 0)
-        self._top: list[_Top] = []
+        self._top: list[_Entry] = []
         self._newest: dict[str, float] = {}
         self._has_plateaued = False
-        self._num_results = 0  # since when it has
+        self._num_results = 0  # the number of results since the plateau began
 
     def __call__(self, trial_id: str, result: Row) -> bool:
         iteration = time_in(self, result, TRAINING_ITERATION)
         value = -_score(self, result, self._metric, self._mode)
-        is_again = iteration <= self._newest.get(trial_id, -math.inf)
-        if is_again:
-            self._forget(trial_id, iteration)
+        is_repeated = iteration <= self._newest.get(trial_id, -math.inf)
+        if is_repeated:
+            self._drop_result(trial_id, iteration)
         else:
             self._newest[trial_id] = iteration
         if math.isfinite(value):
@@ -133,15 +133,15 @@ class EarlyStopping(Stopper):
         )
         if not self._has_plateaued:
             self._num_results = 0
-        elif not is_again:
+        elif not is_repeated:
             self._num_results += 1
         return self.stop_all()
 
     def stop_all(self) -> bool:
         return self._has_plateaued and self._num_results >= self._patience
 
-    def _forget(self, trial_id: str, iteration: float) -> None:
-        """A result is reported again: what it was before does not count."""
+    def _drop_result(self, trial_id: str, iteration: float) -> None:
+        """Drop a result that a retry reports again."""
         self._top = [entry for entry in self._top if entry[1:] != (trial_id, iteration)]
 
 
@@ -149,7 +149,7 @@ ExperimentPlateauStopper = EarlyStopping
 
 
 def _score(stopper: Stopper, result: Row, metric: str, mode: str) -> float:
-    """Return the metric of a result as a number of which more is better, -inf for NaN."""
+    """Return the metric of a result as a score, of which higher is better; NaN becomes ``-inf``."""
     try:
         return score_of(flatten(result), metric, mode)
     except MetricMissing as exc:
@@ -157,7 +157,7 @@ def _score(stopper: Stopper, result: Row, metric: str, mode: str) -> float:
 
 
 def _spread(values: Collection[float]) -> float:
-    """Return the standard deviation of values, 0 if they are all the same, even if that is infinite."""
+    """Return the standard deviation: 0 for equal values, even infinite ones; inf for others with those."""
     if len(set(values)) == 1:
         return 0.0
     if not all(map(math.isfinite, values)):

@@ -1,1 +1,1 @@
-"""The format of checkpoints, in a directory and in a storage."""
+"""The format of checkpoints in a directory and in a storage."""

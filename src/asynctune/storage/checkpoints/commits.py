@@ -1,30 +1,30 @@
-"""Checkpoints in a storage: committed or invisible, by one writer after the other.
+"""The commit log of a trial's checkpoints in a storage: committed or invisible, one writer after another.
 
-The files of a checkpoint are stored first, below a prefix that no other save ever has. What makes it a
-checkpoint is one record, created only if there is none, under the next number::
+The files of a checkpoint are stored first, below a prefix that no other save ever uses. The checkpoint is
+committed by one record, created only if its number is free::
 
-    commits/00000001                        the first writer begins
-    commits/00000002                        checkpoint_5: path, size, sha256 of each file, who wrote it
+    commits/00000001                        a claim: the first writer begins
+    commits/00000002                        checkpoint_5: path, size, sha256 of each file, the writer
     checkpoint_5/<id of the save>/model.pt
 
-Readers look at records only, so what a killed writer left is nothing. Whoever begins to write first adds a
-record that says so. One who wrote before then finds the number taken that would have been his next, reads
-that somebody has come after him, and is ``Fenced``. Such a beginning is never removed, and neither is the
-last number: they are what a stale writer stumbles over.
+Readers look at records only, so files without a record, as a killed writer leaves them, are invisible. A
+new writer first adds a claim. The previous writer then finds the number of its next record in use, reads
+that a later writer has begun, and raises ``Fenced``. Claims are never removed, and the last number always
+stays in use: a stale writer has to run into one of them.
 
-A record that is damaged keeps its number and says nothing: who writes goes on behind it, and goes by the
-newest one that can be read. To refuse instead would let one bad object end all saving for good. So if it
-is a beginning that was damaged, the writer before is fenced by the next record of the new one, not by the
-first; what it commits until then is whole, and the new one goes on behind that. (Of two without ranks, the
-one whose next record comes first owns the place then.) A record of a later version of asynctune is not
-damaged, and nobody passes it.
+A damaged record keeps its number and says nothing: writers continue after it and go by the newest readable
+record. If they refused instead, one bad object would end all saving for good. So if a claim is damaged, the
+previous writer is fenced by the next record of the new writer instead of its first. A checkpoint that the
+previous writer commits until then is complete, and the new writer continues after it. (Of two writers of
+equal rank, as outside of runs, the one whose next record comes first owns the storage then.) A record of a
+later version of asynctune is not damaged, and no writer continues after it.
 
-What a save has stored is removed when it fails, unless the answer to its record was lost: then it waits
-until a later commit has shown what became of that number. Only prefixes of one's own are removed so. One
-that no record names may be that of a writer who has just begun; if it died, it goes with the checkpoint of
-that name.
+The files of a failed save are removed, unless the response to the creation of its record was lost: then
+they stay until a later commit shows whether the record was created. A writer removes only its own prefixes
+this way. A prefix that no record names may belong to a writer that has just begun; if that writer died, the
+prefix is removed together with the checkpoint of that name.
 
-Nothing here unpickles, and no name in a listing or record becomes a path unchecked.
+This module does not unpickle, and no name in a listing or record becomes a path unchecked.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asynctune.errors import CheckpointCorrupt, Fenced, StorageError, UnsafePath
-from asynctune.storage._numbered import NumberedObjects
-from asynctune.storage.base import Storage, plain_key
-from asynctune.storage.checkpoints import directory as _checkpoint
+from asynctune.storage.base import Storage, check_key
+from asynctune.storage.checkpoints import directory
 from asynctune.storage.checkpoints.manifest import MANIFEST, Manifest
 from asynctune.storage.checkpoints.records import Commit, NewerRecord, Writer, check_name
+from asynctune.storage.numbered import NumberedObjects
 
-_LONGEST = 64 << 20
-_AT_ONCE = 4
-_MOST_DAMAGED = 64
-"""So many damaged records are no accident: what is behind them is not looked for."""
+_MAX_RECORD_BYTES = 64 << 20
+_NUM_THREADS = 4
+_MAX_DAMAGED = 64
+"""The number of damaged records after which the search ends: so many are no accident."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteDir:
-    """Where a trainable keeps its checkpoints, and as whom.
+    """The storage and the identity with which a trainable keeps its checkpoints.
 
     Args:
-        storage: The place, which is its own.
-        writer: Who it is.
+        storage: The storage, used by this trainable alone.
+        writer: The identity of the trainable as a writer.
     """
 
     storage: Storage
@@ -64,21 +64,24 @@ class RemoteDir:
 
 
 class Commits:
-    """The checkpoints of one trial, or of one trainable that stands alone.
+    """The commit log of the checkpoints of one trial, or of one stand-alone trainable.
 
     Args:
-        storage: Their place, which is theirs alone.
-        writer: Who writes, if somebody does.
+        storage: The storage, used by this log alone.
+        writer: The writer; optional for readers.
     """
 
     def __init__(self, storage: Storage, writer: Writer | None = None) -> None:
         self._storage = storage
-        self._numbered = NumberedObjects(storage, "commits", "the records of its checkpoints")
+        self._records = NumberedObjects(storage, "commits", "the records of its checkpoints")
         self._writer = writer or Writer()
         self._next = 0
-        self._known: dict[str, int] = {}  # names -> numbers; the records are large, and read again
-        self._orphans: set[str] = set()  # prefixes of ours that no record names
-        self._unsure: set[str] = set()  # those of which this is not known
+        # The numbers of commits by checkpoint name. Commits are large, so they are read again instead.
+        self._cached_numbers: dict[str, int] = {}
+        # The prefixes of this writer that no record names.
+        self._orphans: set[str] = set()
+        # The prefixes of this writer whose records may exist: the response to their creation was lost.
+        self._undecided: set[str] = set()
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -86,66 +89,75 @@ class Commits:
         """Yield the commits of all checkpoints, the newest first.
 
         Args:
-            damaged: Gets what is raised otherwise, while it goes on with the records before.
+            damaged: The list that receives the errors of damaged records; without a list they are raised.
+                After 64 damaged records the iteration ends.
 
         Raises:
-            CheckpointCorrupt: A record is damaged.
+            CheckpointCorrupt: A record is damaged, and ``damaged`` is None.
         """
-        for number in reversed(self._numbered.all()):
+        for number in reversed(self._records.numbers()):
             try:
                 commit = self._read(number)
             except CheckpointCorrupt as exc:
                 if damaged is None:
                     raise
                 damaged.append(exc)
-                if len(damaged) == _MOST_DAMAGED:
+                if len(damaged) == _MAX_DAMAGED:
                     return
                 continue
             if commit is not None and commit.name:
                 yield commit
 
     def find(self, name: str) -> Commit | None:
-        """Return the commit of a checkpoint, None if it was never committed, or is deleted.
+        """Return the commit of a checkpoint, or None if the checkpoint was never committed or is deleted.
 
         Raises:
-            CheckpointCorrupt: It may be one whose record is damaged.
+            CheckpointCorrupt: No commit was found, but a record is damaged that may be the commit.
         """
-        known, commit = self._known.pop(name, 0), None
-        with suppress(CheckpointCorrupt):  # which is told of below, if there is no other
-            commit = self._read(known) if known else None
+        cached, commit = self._cached_numbers.pop(name, 0), None
+        # A damaged commit may be replaced by another; if not, the search below raises the error.
+        with suppress(CheckpointCorrupt):
+            commit = self._read(cached) if cached else None
         if commit is None or commit.name != name:
-            # It may have been deleted by somebody else, and saved again.
+            # Another process may have deleted the checkpoint and saved it again under another number.
             damaged: list[CheckpointCorrupt] = []
             found = (each for each in self.newest_first(damaged) if each.name == name)
             commit = next(found, None)
             if commit is None and damaged:
                 raise damaged[0]
         if commit is not None:
-            self._known[name] = commit.number
+            self._cached_numbers[name] = commit.number
         return commit
 
     def is_taken(self, name: str) -> bool:
-        """Tell whether something, complete or not, was ever stored under a name."""
+        """Return whether files of a checkpoint of this name, complete or not, are in the storage."""
         return next(iter(self._storage.list(f"{name}/")), None) is not None
 
     def fetch(self, commit: Commit, parent: Path) -> Path:
-        """Bring a checkpoint to ``parent/<name>``, where it appears when it is complete and right.
+        """Download a checkpoint to ``parent/<name>``, which appears when complete and verified.
 
-        What comes damaged or short is read once more.
+        A damaged or incomplete download is repeated once.
+
+        Args:
+            commit: The commit of the checkpoint.
+            parent: The directory that will contain the checkpoint.
+
+        Returns:
+            The directory of the checkpoint.
 
         Raises:
-            CheckpointCorrupt: It came damaged twice.
-            StorageError: It did not come, or cannot be written here.
+            CheckpointCorrupt: Both downloads were damaged.
+            StorageError: The storage failed, or the local disk.
         """
         final = parent / commit.name
-        text = commit.manifest.encode()
-        manifest = Manifest.from_json(text, self._numbered.named(commit.number))
+        manifest_bytes = commit.manifest.encode()
+        manifest = Manifest.from_json(manifest_bytes, self._records.url(commit.number))
         storage = self._storage.limited()
         for is_last in (False, True):
-            aside = _checkpoint.make_staging_dir(parent, commit.name)
+            staging = directory.make_staging_dir(parent, commit.name)
             try:
-                self._download(storage, commit, manifest, aside)
-                _checkpoint.install(aside, text, final)
+                self._download(storage, commit, manifest, staging)
+                directory.install(staging, manifest_bytes, final)
             except (CheckpointCorrupt, FileNotFoundError) as exc:
                 if is_last:
                     raise CheckpointCorrupt(
@@ -154,55 +166,62 @@ class Commits:
             else:
                 return final
             finally:
-                _checkpoint.remove_staging_dir(aside)
-        raise AssertionError("the second attempt has returned or raised")
+                directory.remove_staging_dir(staging)
+        raise AssertionError("the second download has returned or raised")
 
     # -- writing ----------------------------------------------------------------------------------
 
     def claim(self) -> None:
-        """Begin to write, unless this writer has done so.
+        """Add the claim of this writer, unless it exists already.
 
         Raises:
-            Fenced: A later writer has begun before.
-            CheckpointCorrupt: Too many records are damaged to tell.
+            Fenced: A later writer has begun.
+            CheckpointCorrupt: So many records are damaged that the newest writer is unknown.
         """
         if self._next:
             return
-        numbers = self._numbered.all()
-        self._refuse_if_behind(numbers)
+        numbers = self._records.numbers()
+        self._raise_if_fenced(numbers)
         self._next = numbers[-1] + 1 if numbers else 1
         try:
             self._append(Commit(0, self._writer, begins=True))
         except BaseException:
-            self._next = 0  # it has not begun: a stale writer would have nothing to stumble over
+            self._next = (
+                0  # Without a claim no stale writer is fenced, so the next call claims again.
+            )
             raise
 
     def commit(self, root: Path, name: str | None = None) -> Commit:
-        """Store the checkpoint in a directory; it counts when this returns.
+        """Upload a checkpoint directory and commit it.
 
         Args:
-            root: The directory, with its manifest.
-            name: What it is called there; by default as the directory is.
+            root: The checkpoint directory.
+            name: The name of the checkpoint in the storage; by default the name of the directory.
+
+        Returns:
+            The commit, which is durable and visible.
 
         Raises:
             Fenced: A later writer has begun.
-            FileNotFoundError: A file is gone.
-            StorageError: It could not be stored; nothing became visible.
-            CheckpointCorrupt: Too many records are damaged to tell who writes.
-            UnsafePath: No checkpoint has such a name.
+            FileNotFoundError: A file of the checkpoint is missing.
+            StorageError: The storage failed; nothing became visible, unless only the response to the
+                commit was lost.
+            CheckpointCorrupt: The manifest is damaged, or so many records are damaged that the newest
+                writer is unknown.
+            UnsafePath: The name is not that of a checkpoint.
         """
-        text = (root / MANIFEST).read_bytes()
-        manifest = Manifest.from_json(text, root / MANIFEST)
+        manifest_bytes = (root / MANIFEST).read_bytes()
+        manifest = Manifest.from_json(manifest_bytes, root / MANIFEST)
         name, save_id = name or root.name, secrets.token_hex(12)
         check_name(name, save_id, str(root))
-        commit = Commit(0, self._writer, False, name, save_id, text.decode())
+        commit = Commit(0, self._writer, False, name, save_id, manifest_bytes.decode())
         for file in manifest.files:
             try:
-                plain_key(f"{commit.prefix}{file}", str(root))
+                check_key(f"{commit.prefix}{file}", str(root))
             except UnsafePath as exc:
                 raise StorageError(
-                    f"{root} has a file called {file!r}, which no object in a storage can be called; give "
-                    "it another name"
+                    f"{root} has a file called {file!r}, a name that no object in a storage can have; "
+                    "rename the file"
                 ) from exc
         self.claim()
         storage = self._storage.limited()
@@ -216,47 +235,51 @@ class Commits:
             self._orphans.add(commit.prefix)
             self._remove_orphans(storage)
             raise
-        self._unsure.add(commit.prefix)
+        self._undecided.add(commit.prefix)
         try:
-            made = self._append(commit)
-            self._unsure.discard(commit.prefix)
+            appended = self._append(commit)
+            self._undecided.discard(commit.prefix)
         except Fenced:
-            self._settle(storage)
+            self._resolve_undecided(storage)
             raise
-        self._settle(storage)
-        return made
+        self._resolve_undecided(storage)
+        return appended
 
     def delete(self, name: str) -> bool:
-        """Remove a checkpoint and all that was ever stored under its name; False if there is none.
+        """Remove a checkpoint and all files ever stored under its name.
 
-        Its records go first, so that a half removed checkpoint is invisible.
+        The records are removed first, so that a partly removed checkpoint is invisible.
+
+        Returns:
+            Whether the checkpoint was committed.
 
         Raises:
             Fenced: A later writer has begun.
-            CheckpointCorrupt: Too many records are damaged to tell.
+            CheckpointCorrupt: So many records are damaged that the commit may be among them.
         """
         damaged: list[CheckpointCorrupt] = []
         found = [commit.number for commit in self.newest_first(damaged) if commit.name == name]
-        if len(damaged) == _MOST_DAMAGED:
+        if len(damaged) == _MAX_DAMAGED:
             raise damaged[0]
         if found:
-            numbers = self._numbered.all()
+            numbers = self._records.numbers()
             last = max([*numbers[-1:], found[0]])
-            self._refuse_if_behind(numbers)
-            if found[0] == last:  # a number that is free again could be taken by a stale writer
+            self._raise_if_fenced(numbers)
+            # A stale writer could take the last number if the number became free: add a placeholder first.
+            if found[0] == last:
                 before, self._next = self._next, last + 1
                 try:
                     self._append(Commit(0, self._writer))
                 finally:
-                    # It was no beginning: who has begun since is still to be met.
+                    # The placeholder is no claim: the next commit must still meet a later writer's claim.
                     self._next = before
-            self._storage.delete(map(self._numbered.key, found))
-            self._known.pop(name, None)
+            self._storage.delete(map(self._records.key, found))
+            self._cached_numbers.pop(name, None)
         self._storage.delete(entry.key for entry in self._storage.list(f"{name}/"))
         return bool(found)
 
     def retain(self, names: AbstractSet[str]) -> None:
-        """Remove all checkpoints but those of these names."""
+        """Remove all checkpoints except those with these names."""
         others = {commit.name for commit in self.newest_first(damaged=[])} - names
         for name in others:
             self.delete(name)
@@ -265,47 +288,49 @@ class Commits:
 
     def _append(self, commit: Commit) -> Commit:
         data = commit.to_json()
-        while not self._numbered.create(self._next, data):
+        while not self._records.create(self._next, data):
             damaged: list[CheckpointCorrupt] = []
-            found = self._look(self._next, damaged)
+            found = self._read_twice(self._next, damaged)
             if damaged:
-                # Somebody's, or one of ours whose answer was lost: those may be committed.
-                self._unsure.clear()
+                # The record may be one of this writer whose response was lost: then its files are
+                # committed, and must not be removed.
+                self._undecided.clear()
                 self._next += 1
                 continue
-            if found is None:  # somebody has deleted it between our two looks
+            if found is None:
+                # Another process has deleted the record meanwhile, or the storage is inconsistent.
                 raise StorageError(
-                    f"{self._numbered.named(self._next)} is there and cannot be read; storage that forgets "
-                    "what it has just confirmed cannot hold checkpoints"
+                    f"{self._records.url(self._next)} exists but cannot be read; checkpoints need a "
+                    "storage in which a created object can be read at once"
                 )
             if found.to_json() == data:
-                break  # it is ours: the answer to an attempt was lost
-            if self._is_after(found, commit):
-                raise self._fenced(found)
-            self._unsure.discard(found.prefix)
+                break  # This record is ours: the response to an earlier attempt was lost.
+            if self._is_later(found, commit):
+                raise self._fenced_error(found)
+            self._undecided.discard(found.prefix)
             self._next += 1
-        made = replace(commit, number=self._next)
+        appended = replace(commit, number=self._next)
         self._next += 1
-        if made.name:
-            self._known[made.name] = made.number
-        return made
+        if appended.name:
+            self._cached_numbers[appended.name] = appended.number
+        return appended
 
-    def _is_after(self, found: Commit, ours: Commit) -> bool:
-        """Tell whether a record was written by somebody who came after us, as far as ranks tell."""
+    def _is_later(self, found: Commit, ours: Commit) -> bool:
+        """Return whether a record fences this writer from adding its own record after it."""
         if found.writer.rank != self._writer.rank:
             return found.writer.rank > self._writer.rank
-        # Of two without ranks, that is outside of runs, the last to begin owns the place.
+        # Writers outside of runs have equal ranks: the last one to begin owns the storage.
         is_other = found.writer.token != self._writer.token
         return is_other and bool(ours.name) and (found.begins or bool(found.name))
 
-    def _settle(self, storage: Storage) -> None:
-        """Remove what is known to be nothing, now that all numbers up to ours have been looked at."""
-        self._orphans |= self._unsure
-        self._unsure.clear()
+    def _resolve_undecided(self, storage: Storage) -> None:
+        """Remove the files of undecided saves: no record up to this commit names them."""
+        self._orphans |= self._undecided
+        self._undecided.clear()
         self._remove_orphans(storage)
 
     def _remove_orphans(self, storage: Storage) -> None:
-        """Remove what saves that failed have stored, as far as that works; the rest waits."""
+        """Remove the files of failed saves. What cannot be removed now is kept for the next call."""
         while self._orphans:
             prefix = self._orphans.pop()
             try:
@@ -314,30 +339,33 @@ class Commits:
                 self._orphans.add(prefix)
                 return
 
-    def _refuse_if_behind(self, numbers: Sequence[int]) -> None:
+    def _raise_if_fenced(self, numbers: Sequence[int]) -> None:
+        """Raise ``Fenced`` if the newest readable record is that of a later writer."""
         damaged: list[CheckpointCorrupt] = []
-        for number in reversed(numbers[-_MOST_DAMAGED:]):
-            newest = self._look(number, damaged)
+        for number in reversed(numbers[-_MAX_DAMAGED:]):
+            newest = self._read_twice(number, damaged)
             if newest is not None:
                 if newest.writer.rank > self._writer.rank:
-                    raise self._fenced(newest)
+                    raise self._fenced_error(newest)
                 return
-        if damaged and len(numbers) >= _MOST_DAMAGED:
+        if damaged and len(numbers) >= _MAX_DAMAGED:
             raise damaged[0]
 
-    def _look(self, number: int, damaged: list[CheckpointCorrupt]) -> Commit | None:
-        """Read who wrote a record; None if it is gone, or is damaged, which the list is then told of.
+    def _read_twice(self, number: int, damaged: list[CheckpointCorrupt]) -> Commit | None:
+        """Read a record. Return None if it is missing or damaged; append the error to ``damaged``.
 
-        What comes damaged is read once more: an answer that was garbled once opens no fence.
+        A damaged record is read once more, so that one garbled response does not open the fence.
 
         Raises:
-            StorageError: It is of a later version.
+            StorageError: The record is that of a later version of asynctune.
         """
         for is_last in (False, True):
             try:
                 return self._read(number)
             except NewerRecord as exc:
-                raise StorageError(f"{exc}. Nothing more is written there from here") from exc
+                raise StorageError(
+                    f"{exc}. This version of asynctune does not write to that storage"
+                ) from exc
             except CheckpointCorrupt as exc:
                 if is_last:
                     damaged.append(exc)
@@ -345,10 +373,10 @@ class Commits:
 
     def _read(self, number: int) -> Commit | None:
         try:
-            data = self._numbered.read(number, _LONGEST)
+            data = self._records.read(number, _MAX_RECORD_BYTES)
         except FileNotFoundError:
             return None
-        return Commit.from_json(data, number, self._numbered.named(number))
+        return Commit.from_json(data, number, self._records.url(number))
 
     def _download(self, storage: Storage, commit: Commit, manifest: Manifest, target: Path) -> None:
         for file in manifest.files:
@@ -360,21 +388,21 @@ class Commits:
 
         _for_each(download, manifest.files)
 
-    def _fenced(self, by: Commit) -> Fenced:
+    def _fenced_error(self, newer: Commit) -> Fenced:
         return Fenced(
-            f"{self._storage.url} has a newer writer (driver {by.writer.epoch}, attempt "
-            f"{by.writer.attempt}; this is driver {self._writer.epoch}, attempt {self._writer.attempt}), "
-            f"which began with record {by.number}; nothing more is written there from here"
+            f"{self._storage.url} has a newer writer (driver {newer.writer.epoch}, attempt "
+            f"{newer.writer.attempt}; this is driver {self._writer.epoch}, attempt "
+            f"{self._writer.attempt}), as record {newer.number} shows; this writer stops writing"
         )
 
 
 def _for_each(function: Callable[[str], None], files: Mapping[str, object]) -> None:
-    """Call a function for each file, several at a time; the first failure is raised when all are done."""
+    """Call a function for each file, several at a time. Raise the first failure at the end."""
     if len(files) <= 1:
         for file in files:
             function(file)
         return
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="asynctune storage") as pool:
+    with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="asynctune storage") as pool:
         pending = [pool.submit(function, file) for file in files]
         try:
             for future in pending:

@@ -1,11 +1,11 @@
-"""The format of a checkpoint directory: complete or invisible.
+"""The format of a checkpoint directory, which is either complete or invisible.
 
-A checkpoint is written into a directory aside, each file is fsynced, ``.manifest.json`` (paths, sizes,
-sha256, and the trainable's counters) is written last, and the whole is renamed to its place. So a
-directory with a manifest is complete, and one without is nothing.
+A checkpoint is written into a staging directory and each file is fsynced. ``.manifest.json`` (paths, sizes,
+sha256, and the trainable's counters) is written last, and then the directory is renamed to its final name.
+So a directory with a manifest is complete, and a directory without one is no checkpoint.
 
-Nothing here unpickles. A dict checkpoint is unpickled by the trainable that restores it, after its
-sha256 matched: restoring a checkpoint means trusting whoever wrote it.
+This module does not unpickle. A dict checkpoint is unpickled by the trainable that restores it, after its
+sha256 has matched: users who restore a checkpoint trust its writer.
 """
 
 from __future__ import annotations
@@ -23,46 +23,55 @@ from typing import Any
 import cloudpickle
 
 from asynctune.errors import CheckpointCorrupt, StorageError, UnsafePath
-from asynctune.storage.checkpoints.manifest import ASIDE, DICT_FILE, MANIFEST, Manifest
-from asynctune.storage.filesystem import BROKEN, FileSystem, current, storage_error, write_whole
+from asynctune.storage.checkpoints.manifest import DICT_FILE, MANIFEST, STAGING_PREFIX, Manifest
+from asynctune.storage.filesystem import (
+    DISK_FAILURES,
+    FileSystem,
+    current,
+    storage_error,
+    write_all,
+)
 
-_CHUNK = 1 << 20
-_PROBE = 1 << 16
+_CHUNK_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 16
 
 
 def make_staging_dir(parent: str | os.PathLike[str], name: str) -> Path:
-    """Create a directory called ``name`` in a temporary place below ``parent``.
+    """Create a directory called ``name`` in a new temporary directory below ``parent``.
 
     Raises:
-        StorageError: The system refused.
+        StorageError: A directory cannot be created.
     """
-    files = current.get()
-    target = Path(parent) / f"{ASIDE}{secrets.token_hex(6)}" / name
+    filesystem = current.get()
+    target = Path(parent) / f"{STAGING_PREFIX}{secrets.token_hex(6)}" / name
     try:
         target.parent.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        files.make_directory(target.parent)
-        files.make_directory(target)
+        filesystem.make_directory(target.parent)
+        filesystem.make_directory(target)
     except OSError as exc:
         raise storage_error(exc, f"{target} cannot be created") from exc
     return target
 
 
 def remove_staging_dir(target: Path) -> None:
-    """Remove the temporary place that :func:`make_staging_dir` made, with all that is in it."""
+    """Remove a directory of :func:`make_staging_dir` and its temporary parent, with their content."""
     current.get().remove_tree(target.parent)
 
 
 def write_saved(saved: Any, target: Path, name: str) -> tuple[str, bool]:
-    """Write what a hook returned, if it is a dict; return the path in ``target``, and whether it is one.
+    """Write the return value of a save hook if it is a dict.
 
     Args:
-        saved: What the hook returned.
-        target: The directory that it was given.
-        name: How an error calls the hook.
+        saved: The return value, a dict or the path of saved files.
+        target: The directory that the hook was given.
+        name: The name of the hook, for error messages.
+
+    Returns:
+        The path of the saved files relative to ``target``, and whether the return value was a dict.
 
     Raises:
-        StorageError: The system refused.
-        ValueError: It is neither a dict nor a path inside the directory.
+        StorageError: The dict cannot be written.
+        ValueError: The return value is neither a dict nor a path inside the directory.
     """
     if not isinstance(saved, Mapping):
         return relative_path(saved, target, name), False
@@ -70,144 +79,153 @@ def write_saved(saved: Any, target: Path, name: str) -> tuple[str, bool]:
     try:
         _write(target / DICT_FILE, data, current.get(), synced=False)
     except OSError as exc:
-        raise _not_written(exc, target) from exc
+        raise _write_error(exc, target) from exc
     return DICT_FILE, True
 
 
 def raise_if_storage_failed(error: Exception, target: Path) -> None:
-    """Tell a full or broken disk from a mistake in a hook that was saving.
+    """Raise ``StorageError`` if a full or broken disk, and not the hook itself, made a save hook fail.
 
-    An error of the system that names no file, as those of writes do, counts as one of this directory.
-    Libraries raise errors of their own instead, so whatever was raised, it is tried whether anything
-    can be written.
+    An ``OSError`` of such a disk counts if it names a file in this directory, or no file, as those of
+    writes do. Libraries replace the errors of the system by their own, so for any other error a probe of
+    64 KiB is written.
 
     Args:
-        error: What was raised.
-        target: The directory that it was saved to, inside of what :func:`make_staging_dir` made.
+        error: The exception that the hook raised.
+        target: The directory that the hook was given, made by :func:`make_staging_dir`.
 
     Raises:
-        StorageError: It was the disk.
+        StorageError: The disk failed.
     """
     if isinstance(error, StorageError):
         return
-    if isinstance(error, OSError) and error.errno in BROKEN:
-        named = error.filename
-        if not isinstance(named, str | bytes) or _is_below(os.fsdecode(named), target):
-            raise _not_written(error, target) from error
+    if isinstance(error, OSError) and error.errno in DISK_FAILURES:
+        filename = error.filename
+        if not isinstance(filename, str | bytes) or _is_below(os.fsdecode(filename), target):
+            raise _write_error(error, target) from error
     try:
-        _write(target.parent / "probe", bytes(_PROBE), current.get())
+        _write(target.parent / "probe", bytes(_PROBE_BYTES), current.get())
     except OSError as exc:
-        if exc.errno in BROKEN:
-            raise _not_written(exc, target) from error
+        if exc.errno in DISK_FAILURES:
+            raise _write_error(exc, target) from error
 
 
 def commit(source: Path, manifest_path: str, *, saved_as_dict: bool, state: Mapping[str, Any],
            parent: str | os.PathLike[str]) -> Path:  # fmt: skip
     """Make the files below ``source`` durable and visible as ``parent/<name of source>``.
 
-    A name that is taken gets a suffix: ``checkpoint_3.1`` for the second save of iteration 3.
+    If the name is in use, it gets a suffix: ``checkpoint_3.1`` for the second save of iteration 3.
+
+    Args:
+        source: The staging directory with the files.
+        manifest_path: The path to restore from, relative to ``source``; ``""`` is ``source`` itself.
+        saved_as_dict: Whether the path is a pickled dict.
+        state: The counters of the trainable.
+        parent: The directory that will contain the checkpoint.
 
     Returns:
-        The directory where the checkpoint now is.
+        The directory of the checkpoint.
 
     Raises:
-        StorageError: The system refused; nothing became visible.
-        ValueError: A file that was saved is gone, or cannot be read.
+        StorageError: A write failed; nothing became visible.
+        ValueError: A saved file is missing or unreadable, or has the name of the manifest.
+        UnsafePath: A saved file is a symbolic link or a special file.
     """
     try:
-        files = _synced_files(source, current.get())
-        manifest = Manifest(manifest_path, saved_as_dict, state, *files)
+        entries, directories = _sync_files(source, current.get())
+        manifest = Manifest(manifest_path, saved_as_dict, state, entries, directories)
         return _publish(source, manifest, parent, current.get())
     except OSError as exc:
-        raise _not_written(exc, source) from exc
+        raise _write_error(exc, source) from exc
 
 
-def _synced_files(
-    source: Path, files: FileSystem
+def _sync_files(
+    source: Path, filesystem: FileSystem
 ) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
-    """Make all files durable; return what the manifest says of them, and the directories."""
+    """Make all files durable. Return their entries in the manifest, and the directories."""
     entries = {}
     directories = []
     try:
         for relative, path in sorted(_walk(source)):
             if relative == MANIFEST:
                 raise ValueError(
-                    f"{MANIFEST} is the name of the checkpoint's own file; choose another"
+                    f"a saved file must not be called {MANIFEST}, the name of the checkpoint's manifest"
                 )
             if path.is_dir():
                 directories.append(relative)
             else:
-                files.sync_file(path)
+                filesystem.sync_file(path)
                 entries[relative] = _digest(path)
-    except (FileNotFoundError, PermissionError) as exc:  # no disk's fault, but that of who saved it
-        raise ValueError(f"a file was saved that is gone or cannot be read: {exc}") from exc
+    except (FileNotFoundError, PermissionError) as exc:  # The save hook is at fault, not the disk.
+        raise ValueError(f"a saved file is missing or cannot be read: {exc}") from exc
     return entries, tuple(directories)
 
 
 def _publish(
-    source: Path, manifest: Manifest, parent: str | os.PathLike[str], files: FileSystem
+    source: Path, manifest: Manifest, parent: str | os.PathLike[str], filesystem: FileSystem
 ) -> Path:
-    """Write the manifest, and give the directory its name."""
-    _write(source / MANIFEST, manifest.to_json(), files)
+    """Write the manifest, and rename the staging directory to its final name."""
+    _write(source / MANIFEST, manifest.to_json(), filesystem)
     for directory, _, _ in os.walk(source):
-        files.sync_directory(directory)
+        filesystem.sync_directory(directory)
     attempt = 0
     while True:
         final = Path(parent) / (source.name if not attempt else f"{source.name}.{attempt}")
-        # A rename onto an empty directory would succeed, so existence is asked first; names in a
-        # trial's directory have one writer.
+        # A rename onto an empty directory would succeed, so existence is checked first. No other process
+        # can take the name meanwhile, since a trial's directory has one writer.
         if not final.exists():
             break
         attempt += 1
-    files.rename(source, final)
-    files.sync_directory(parent)
+    filesystem.rename(source, final)
+    filesystem.sync_directory(parent)
     # The parent may be new itself, as a trial's directory is at its first checkpoint.
-    with contextlib.suppress(PermissionError):  # it may be nobody's business of ours
-        files.sync_directory(Path(parent).parent)
+    with contextlib.suppress(PermissionError):  # The directory above it may belong to another user.
+        filesystem.sync_directory(Path(parent).parent)
     return final
 
 
-def install(aside: Path, text: bytes, final: Path) -> None:
-    """Give a checkpoint that was brought here its place, complete or not at all.
+def install(staging: Path, manifest_bytes: bytes, final: Path) -> None:
+    """Verify a downloaded checkpoint and move it to its final directory, completely or not at all.
 
     Args:
-        aside: Its files, in a directory of its name that :func:`make_staging_dir` made.
-        text: Its manifest, as it was written.
-        final: Where it goes; what is there and is no good is removed.
+        staging: The directory of :func:`make_staging_dir` with the downloaded files.
+        manifest_bytes: The content of the manifest file.
+        final: The final directory; a damaged or different checkpoint in it is removed.
 
     Raises:
-        CheckpointCorrupt: The files are not those of the manifest.
-        StorageError: The system refused.
+        CheckpointCorrupt: The files do not match the manifest.
+        StorageError: A write failed.
     """
-    files = current.get()
+    filesystem = current.get()
     try:
-        manifest = Manifest.from_json(text, final / MANIFEST)
+        manifest = Manifest.from_json(manifest_bytes, final / MANIFEST)
         for directory in manifest.directories:
-            (aside / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (staging / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in manifest.files:
-            files.sync_file(aside / name)
-        _write(aside / MANIFEST, text, files)
-        for directory, _, _ in os.walk(aside):
-            files.sync_directory(directory)
-        verify(aside)
-        # One that is whole was brought by somebody else meanwhile, and may be read by now.
-        while not _is_whole(final, text):
-            files.remove_tree(final)
+            filesystem.sync_file(staging / name)
+        _write(staging / MANIFEST, manifest_bytes, filesystem)
+        for directory, _, _ in os.walk(staging):
+            filesystem.sync_directory(directory)
+        verify(staging)
+        # Another process may have installed the same checkpoint meanwhile, and readers may use that copy
+        # already, so an intact one stays.
+        while not _is_intact(final, manifest_bytes):
+            filesystem.remove_tree(final)
             try:
-                files.rename(aside, final)
+                filesystem.rename(staging, final)
                 break
             except OSError as exc:
                 if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        files.sync_directory(final.parent)
+        filesystem.sync_directory(final.parent)
     except OSError as exc:
-        raise _not_written(exc, aside) from exc
+        raise _write_error(exc, staging) from exc
 
 
-def _is_whole(root: Path, text: bytes) -> bool:
-    """Tell whether a checkpoint with this very manifest is there."""
+def _is_intact(root: Path, manifest_bytes: bytes) -> bool:
+    """Return whether a directory is an undamaged checkpoint with exactly this manifest."""
     try:
-        if (root / MANIFEST).read_bytes() != text:
+        if (root / MANIFEST).read_bytes() != manifest_bytes:
             return False
         verify(root)
     except (OSError, CheckpointCorrupt):
@@ -216,7 +234,7 @@ def _is_whole(root: Path, text: bytes) -> bool:
 
 
 def find_root(path: str | os.PathLike[str]) -> Path:
-    """Find the checkpoint directory that a path (a file, a directory or a bare prefix) lies in.
+    """Return the checkpoint directory that contains a path (a file, a directory or a bare prefix).
 
     Raises:
         FileNotFoundError: Neither the path nor a directory above it is a checkpoint.
@@ -226,26 +244,27 @@ def find_root(path: str | os.PathLike[str]) -> Path:
         if (candidate / MANIFEST).is_file():
             return candidate
     raise FileNotFoundError(
-        f"no checkpoint at {os.fspath(path)}: neither it nor a directory above it has a {MANIFEST}"
+        f"no checkpoint at {os.fspath(path)}: neither the path nor a directory above it has a {MANIFEST}"
     )
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read the manifest of a checkpoint directory, without looking at the files."""
+    """Return the manifest of a checkpoint directory, without checking the files."""
     return Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
 
 
 def verify(root: Path) -> Manifest:
-    """Read the manifest and compare every file with it.
+    """Compare every file with the manifest. Return the manifest.
 
     Raises:
         CheckpointCorrupt: A file is missing, has another size, or another sha256.
+        UnsafePath: A file is a symbolic link or a special file.
     """
     manifest = read_manifest(root)
     for relative in manifest.directories:
         path = root / relative
         if not (path.is_dir() and stat.S_ISDIR(path.lstat().st_mode)):
-            raise CheckpointCorrupt(f"{path} is a directory in the manifest, but not on disk")
+            raise CheckpointCorrupt(f"{path} is a directory in the manifest but not on disk")
     for relative, (size, digest) in manifest.files.items():
         path = root / relative
         try:
@@ -255,17 +274,27 @@ def verify(root: Path) -> Manifest:
         if not stat.S_ISREG(found.st_mode):
             raise UnsafePath(f"{path} is not a regular file; a checkpoint holds only those")
         if found.st_size != size:
-            raise CheckpointCorrupt(f"{path} has {found.st_size} bytes, its manifest says {size}")
+            raise CheckpointCorrupt(
+                f"{path} has {found.st_size} bytes instead of the {size} in its manifest"
+            )
         if _digest(path)[1] != digest:
-            raise CheckpointCorrupt(f"{path} does not have the sha256 that its manifest says")
+            raise CheckpointCorrupt(f"{path} does not have the sha256 in its manifest")
     return manifest
 
 
 def locate(path: str | os.PathLike[str]) -> tuple[Manifest, str]:
-    """Find and verify the checkpoint at a path, and return what in it is to be restored.
+    """Find and verify the checkpoint at a path.
 
     Args:
-        path: The checkpoint's directory, or what ``save`` returned, perhaps under another prefix.
+        path: The checkpoint's directory or the return value of ``save``; the directory may have been moved
+            since.
+
+    Returns:
+        The manifest, and the path to restore from.
+
+    Raises:
+        FileNotFoundError: The path lies in no checkpoint.
+        CheckpointCorrupt: The checkpoint is damaged.
     """
     root = find_root(path)
     manifest = verify(root)
@@ -274,61 +303,65 @@ def locate(path: str | os.PathLike[str]) -> tuple[Manifest, str]:
 
 
 def as_path(root: Path, relative: str) -> str:
-    """Return a path below a checkpoint directory, with a separator behind a directory."""
+    """Return a path below a checkpoint directory; a directory gets a separator at its end."""
     path = os.path.join(root, relative)
     return os.path.join(path, "") if os.path.isdir(path) else path
 
 
 def relative_path(saved: Any, target: Path, name: str) -> str:
-    """Return a path that a hook returned, relative to the directory that it was given.
+    """Return the path that a save hook returned, relative to the directory that the hook was given.
 
     Args:
-        saved: What the hook returned.
-        target: The directory.
-        name: How an error calls the hook.
+        saved: The return value of the hook.
+        target: The directory that the hook was given.
+        name: The name of the hook, for error messages.
 
     Raises:
-        ValueError: It is no path, or one outside the directory.
+        ValueError: The return value is no path, or a path outside the directory or in a checkpoint that is
+            nested in the directory.
     """
     if not isinstance(saved, str | os.PathLike):
         raise ValueError(
-            f"{name} returned a {type(saved).__qualname__}; a dict or a path is wanted"
+            f"the return value of {name} must be a dict or a path, got a {type(saved).__qualname__}"
         )
     path = Path(os.path.normpath(saved))
     if not path.is_absolute() or not path.is_relative_to(target):
         raise ValueError(
-            f"{name} returned {os.fspath(saved)!r}, which is not inside the directory it was given, "
-            f"{str(target)!r}"
+            f"the return value of {name} must be a path in the directory {str(target)!r}, got "
+            f"{os.fspath(saved)!r}"
         )
     for directory in (path, *path.parents):
         if directory == target:
             break
         if (directory / MANIFEST).exists():
             raise ValueError(
-                f"{name} returned {os.fspath(saved)!r}, which lies in another checkpoint inside the "
-                f"directory it was given; return that directory, {str(target)!r}"
+                f"the return value of {name} must not be in a checkpoint inside the directory "
+                f"{str(target)!r}, got {os.fspath(saved)!r}; return the directory itself"
             )
     relative = path.relative_to(target).as_posix()
     return "" if relative == "." else relative
 
 
 def delete(path: str | os.PathLike[str]) -> bool:
-    """Remove the checkpoint that a path lies in; False if there is none.
+    """Remove the checkpoint that contains a path. Return False if the path lies in no checkpoint.
 
-    The manifest goes first, so that a half removed checkpoint is invisible.
+    The manifest is removed first, so that a partly removed checkpoint is invisible.
+
+    Raises:
+        StorageError: The manifest cannot be removed.
     """
     try:
         root = find_root(path)
     except FileNotFoundError:
         return False
-    files = current.get()
+    filesystem = current.get()
     try:
-        files.unlink(root / MANIFEST)
+        filesystem.unlink(root / MANIFEST)
     except FileNotFoundError:
         pass
     except OSError as exc:
         raise storage_error(exc, f"the checkpoint {root} cannot be deleted") from exc
-    files.remove_tree(root)
+    filesystem.remove_tree(root)
     return True
 
 
@@ -341,21 +374,21 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(root).as_posix(), path
             else:
                 raise UnsafePath(
-                    f"{path} in a checkpoint is neither a file nor a directory "
-                    f"({'a symbolic link' if stat.S_ISLNK(mode) else 'a special file'}); save a copy"
+                    f"{path} in a checkpoint must be a file or a directory, got a "
+                    f"{'symbolic link' if stat.S_ISLNK(mode) else 'special file'}; save a copy"
                 )
 
 
 def _digest(path: Path) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
     return size, digest.hexdigest()
 
 
-def _not_written(error: OSError, target: Path) -> StorageError:
+def _write_error(error: OSError, target: Path) -> StorageError:
     return storage_error(
         error, f"the checkpoint {target.name} in {target.parent.parent} cannot be written"
     )
@@ -365,11 +398,11 @@ def _is_below(path: str, directory: Path) -> bool:
     return Path(os.path.abspath(path)).is_relative_to(directory)
 
 
-def _write(path: Path, data: bytes, files: FileSystem, *, synced: bool = True) -> None:
-    descriptor = files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def _write(path: Path, data: bytes, filesystem: FileSystem, *, synced: bool = True) -> None:
+    descriptor = filesystem.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        write_whole(files, descriptor, data)
+        write_all(filesystem, descriptor, data)
         if synced:
-            files.datasync(descriptor)
+            filesystem.datasync(descriptor)
     finally:
-        files.close(descriptor)
+        filesystem.close(descriptor)

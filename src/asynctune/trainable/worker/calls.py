@@ -1,6 +1,6 @@
-"""What every executor does where the trainable lives: build it, call it, put the answer into bytes.
+"""Build a trainable, call its methods and encode the answers; shared by all executors.
 
-Part of the worker's side: it imports little, and nothing of the driver's.
+Workers load this module, so it imports few modules, and none of the driver.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from asynctune import result as _result
 from asynctune.errors import NotSerializable, StorageError, TuneError
 from asynctune.secret import Redactor, concealed, redacted, redactor, resolve
 from asynctune.trainable.base import Trainable
-from asynctune.trainable.context import TrainableContext, host
+from asynctune.trainable.context import TrainableContext, current_context
 from asynctune.trainable.function import FunctionTrainable, wrap_function
 from asynctune.trainable.session import NoReports, Session
 
+# Three levels up, since this file is asynctune/trainable/worker/calls.py.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-HOST_GRACE_S = 1.0
-"""How much longer than its executor a trainable waits for its function: the executor is to decide."""
+_TESTING = os.path.join(_PACKAGE, "testing") + os.sep
+EXTRA_GRACE_S = 1.0
+"""Seconds that a trainable waits for its function beyond the grace of its executor.
+
+The executor's limit expires first, so that the executor decides about the kill.
+"""
 
 _MAX_ROW = 16 << 20
 _MAX_TEXT = 64 << 10
@@ -48,7 +53,7 @@ METHODS = frozenset(
 
 
 class AnswerKind(StrEnum):
-    """What a call came back with."""
+    """The kind of an answer."""
 
     ROW = "row"
     ENDED = "ended"
@@ -59,13 +64,13 @@ class AnswerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer of a trainable.
+    """The answer of a trainable to a call.
 
     Args:
-        kind: What it is.
-        body: JSON, but for ``BYTES``.
-        checkpoint: Whether a row came with a checkpoint that wants to be kept.
-        error: The exception itself, where it happened in this process and there are no secrets.
+        kind: The kind of the answer.
+        body: The answer as JSON; for ``BYTES`` the bytes themselves.
+        checkpoint: Whether a row contains or requests a checkpoint.
+        error: The exception itself, if it was raised in this process and no secrets are in use.
     """
 
     kind: AnswerKind
@@ -82,78 +87,79 @@ def as_class(trainable: Any) -> type[Trainable]:
 
 
 def named_code(build: Callable[..., CodeType], arguments: Any, name: str) -> CodeType:
-    """Rebuild a code object under the name of its file; pickles of trainables refer to this function."""
+    """Rebuild a code object with a file name. Pickles of trainables refer to this function."""
     return build(*arguments).replace(co_filename=name)
 
 
-def build(cls: type[Trainable], config: dict[str, Any], place: TrainableContext) -> Trainable:
-    """Build a trainable that knows where it lives, with the secrets of its configuration resolved.
+def build(cls: type[Trainable], config: dict[str, Any], context: TrainableContext) -> Trainable:
+    """Build a trainable in its context, with the secrets of its configuration resolved.
 
-    From then on this context knows the values: :func:`perform` and :func:`describe` let none of them out.
+    The values of the secrets are registered with the redactor, so that :func:`perform` and
+    :func:`describe` remove them from answers.
     """
     if redactor.get() is None:
         redactor.set(Redactor())
     config = resolve(config)
-    context = copy_context()
-    context.run(host.set, place)
-    # A durable trainable is told first where its checkpoints go.
+    variables = copy_context()
+    variables.run(current_context.set, context)
+    # The first argument of a DurableTrainable is its remote_checkpoint_dir.
     make: Any = cls
-    if place.remote is not None:
-        make = partial(make, place.remote.storage.url)
-    trainable: Trainable = context.run(make, config)
+    if context.remote is not None:
+        make = partial(make, context.remote.storage.url)
+    trainable: Trainable = variables.run(make, config)
     return trainable
 
 
-def class_session(place: TrainableContext) -> Session:
-    """Return the session of a class trainable: it knows its trial, and returns its results."""
+def class_session(context: TrainableContext) -> Session:
+    """Return the session of a class trainable, which returns its results instead of reporting them."""
     return NoReports(
-        place.trial_id,
-        place.trial_name,
-        os.path.join(place.logdir, ""),
+        context.trial_id,
+        context.trial_name,
+        os.path.join(context.logdir, ""),
         instead="a Trainable class returns its results from _train()",
     )
 
 
 async def perform(trainable: Trainable, method: str, args: tuple[Any, ...]) -> Answer:
-    """Call a method of the public face and put the answer into bytes. An exception of it propagates."""
+    """Call a public method of a trainable and encode the answer. Exceptions of the method propagate."""
     if method == "reset_config":
         args = tuple(map(resolve, args))
     value = await getattr(trainable, f"_run_{method}")(*args)
     if method == "train":
         if _result.RESULT_DUPLICATE in value:
             return Answer(AnswerKind.ENDED, _encode_row(value))
-        wanted = bool(value.get(_result.SHOULD_CHECKPOINT))
-        offered = isinstance(trainable, FunctionTrainable) and trainable.offers_checkpoint
-        return Answer(AnswerKind.ROW, _encode_row(value), checkpoint=wanted or offered)
+        requested = bool(value.get(_result.SHOULD_CHECKPOINT))
+        reported = isinstance(trainable, FunctionTrainable) and trainable.offers_checkpoint
+        return Answer(AnswerKind.ROW, _encode_row(value), checkpoint=requested or reported)
     if isinstance(value, bytes):
         return Answer(AnswerKind.BYTES, value)
     plain = _result.jsonable(value)
-    if method != "save":  # the path of a checkpoint is used again, not only shown
+    if method != "save":  # restore needs the real path of the checkpoint
         plain = concealed(plain)
     return Answer(AnswerKind.VALUE, json.dumps(plain).encode())
 
 
 def describe(error: BaseException) -> Answer:
-    """Put an exception into bytes; nothing that a user's exception does can make this fail."""
+    """Encode an exception. The encoding succeeds even if ``str`` of the user's exception raises."""
     try:
         head = f"{type(error).__name__}: {error}"
     except Exception as exc:
         head = f"{type(error).__name__} (whose str() raised {type(exc).__name__})"
     try:
-        shown = traceback.TracebackException.from_exception(error, compact=True)
-        _trim(shown)
-        text = "".join(shown.format())
+        formatted = traceback.TracebackException.from_exception(error, compact=True)
+        _trim(formatted)
+        text = "".join(formatted.format())
     except Exception as exc:
         text = f"{head}\n(its traceback could not be formatted: {type(exc).__name__})"
     body = {
         "type": redacted(type(error).__name__),
         "own": isinstance(error, TuneError),
-        "message": _cut(redacted(head)),
-        "text": _cut(redacted(str(error))) if isinstance(error, TuneError) else "",
+        "message": _truncate(redacted(head)),
+        "text": _truncate(redacted(str(error))) if isinstance(error, TuneError) else "",
         "errno": error.errno if isinstance(error, StorageError) else None,
-        "traceback": _cut(redacted(text)),
+        "traceback": _truncate(redacted(text)),
     }
-    # The exception itself would show what its text no longer does.
+    # The exception object would still contain the secrets that were redacted from its text.
     kept = None if redactor.get() else error
     return Answer(AnswerKind.ERROR, json.dumps(body).encode(), error=kept)
 
@@ -169,27 +175,32 @@ def _encode_row(value: Mapping[str, Any]) -> bytes:
     if len(data) > _MAX_ROW:
         largest = max(row, key=lambda key: len(_result.encode({key: row[key]})))
         raise NotSerializable(
-            f"a result has {len(data) >> 20} MiB, most of it in result[{largest!r}]; at most "
-            f"{_MAX_ROW >> 20} MiB are wanted. Save large objects in a checkpoint"
+            f"a result must be at most {_MAX_ROW >> 20} MiB, got {len(data) >> 20} MiB, most of it in "
+            f"result[{largest!r}]; save large objects in a checkpoint"
         )
     return data
 
 
-def _trim(shown: traceback.TracebackException, depth: int = 0) -> None:
-    """Leave out our own frames above the user's: they explain nothing."""
-    frames = list(shown.stack)
-    while frames and os.path.abspath(frames[0].filename).startswith(_PACKAGE + os.sep):
+def _is_own(path: str) -> bool:
+    """Return whether a source file is asynctune's, and not a trainable of its contract suites."""
+    return path.startswith(_PACKAGE + os.sep) and not path.startswith(_TESTING)
+
+
+def _trim(formatted: traceback.TracebackException, depth: int = 0) -> None:
+    """Remove the frames of asynctune above the user's code, which do not explain the error."""
+    frames = list(formatted.stack)
+    while frames and _is_own(os.path.abspath(frames[0].filename)):
         frames.pop(0)
-    if frames:
-        shown.stack[:] = frames
+    if frames:  # an error of asynctune itself keeps its frames
+        formatted.stack[:] = frames
     if depth < 20:
-        for chained in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        for chained in (formatted.__cause__, formatted.__context__, *(formatted.exceptions or ())):
             if chained is not None:
                 _trim(chained, depth + 1)
 
 
-def _cut(text: str) -> str:
-    # Lone surrogates survive JSON's \\u escapes but not the files that the text is written to.
+def _truncate(text: str) -> str:
+    # Lone surrogates survive the \\u escapes of JSON, but cannot be written to the text files later.
     text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= _MAX_TEXT:
         return text

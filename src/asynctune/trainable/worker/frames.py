@@ -1,6 +1,7 @@
-"""The frames between driver and worker: two lengths, a JSON head, a body.
+"""The frames exchanged by driver and worker: two lengths, a JSON head and a body.
 
-To the worker the body may be a pickle; from the worker it never is.
+The body of a frame to the worker may be a pickle; the body of a frame from the worker never is, so the
+driver unpickles nothing that user code sent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import struct
 from typing import Any
 
 HEAD = struct.Struct("!IQ")
+"""The lengths in bytes of the head and of the body."""
 
 
 def frame(head: dict[str, Any], body: bytes = b"") -> bytes:

@@ -1,7 +1,7 @@
-"""All that runs in a worker process: it holds one trainable at a time and answers its driver.
+"""The loop of a worker process, which holds one trainable at a time and answers the driver.
 
-The driver decides everything. If it goes away its end of the socket closes, and the server that
-forked this process kills it with all it started.
+The driver decides everything. When the driver ends, its end of the socket closes, and the worker
+server that forked this process kills this process and all its children.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from asynctune.trainable.base import Trainable
 from asynctune.trainable.context import SyncHookCaller, TrainableContext, step
 from asynctune.trainable.session import ProcessSession
 from asynctune.trainable.worker.calls import (
-    HOST_GRACE_S,
+    EXTRA_GRACE_S,
     Answer,
     AnswerKind,
     as_class,
@@ -42,78 +42,78 @@ from asynctune.trainable.worker.calls import (
 )
 from asynctune.trainable.worker.frames import HEAD, frame
 
-_END_S = 5.0
-_IOLBF = 1  # of stdio.h, the same everywhere
+_KILL_WAIT_S = 5.0  # the kill arrives much earlier; a lost one must not keep the process forever
+_IOLBF = 1  # line buffering in stdio.h; the value is the same on all platforms
 
 
 class Worker:
-    """One process, one trainable at a time.
+    """Serves one trainable at a time in this process.
 
     Args:
-        channel: The socket to the driver, which nobody else holds.
+        channel: The socket to the driver; no other process holds it.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._pid = os.getpid()
-        self._code: dict[str, type[Trainable]] = {}
-        self._entered: type[Trainable] | None = None
+        self._classes: dict[str, type[Trainable]] = {}
+        self._class: type[Trainable] | None = None
         self._trainable: Trainable | None = None
-        self._calls: SyncHookCaller | None = None
+        self._hooks: SyncHookCaller | None = None
         self._environment = dict(os.environ)
-        self._threads = threading.active_count()
-        self._built_at = 0.0
+        self._initial_threads = threading.active_count()
+        self._build_time = 0.0
         self._streams: WeakSet[io.TextIOWrapper] = WeakSet()
-        # As long as the process: what modules remember of a trial comes up in later ones.
+        # Kept until the process ends, since modules may print the secrets of earlier trials later.
         self._secrets = Redactor(self._redact_output)
 
     def serve(self) -> None:
-        """Answer requests until the driver says quit or is gone."""
+        """Answer requests until the driver sends ``quit`` or ends."""
         redactor.set(self._secrets)
         while True:
             try:
                 head, body = self._receive()
             except EOFError:
-                return  # the driver is gone; the server knows, too
+                return  # the driver has ended, and the worker server kills this process
             except OSError:
-                _wait_for_the_end()
+                _sleep_until_killed()
                 return
             operation = head["op"]
             if operation == "quit":
                 return
             try:
                 answer = self._answer(operation, head, body)
-            except BaseException as exc:  # also the user's SystemExit and KeyboardInterrupt
-                self._end_if_forked(exc)
+            except BaseException as exc:  # the user's SystemExit and KeyboardInterrupt too
+                self._exit_if_forked(exc)
                 answer = describe(exc)
-            self._end_if_forked()
+            self._exit_if_forked()
             reply = {"kind": answer.kind, "checkpoint": answer.checkpoint}
             try:
                 self._channel.sendall(frame(reply, answer.body))
             except OSError:
-                _wait_for_the_end()
+                _sleep_until_killed()
                 return
 
     def _answer(self, operation: str, head: dict[str, Any], body: bytes) -> Answer:
         match operation:
             case "environment":
-                self._set_up(json.loads(body))
+                self._set_environment(json.loads(body))
             case "enter":
                 self._enter(head, body)
             case "build":
                 self._build(head, body)
             case "call":
-                assert self._trainable is not None, "a call came before its trainable"
+                assert self._trainable is not None, "the driver called before it built a trainable"
                 args = pickle.loads(body) if body else ()
                 return step(perform(self._trainable, head["method"], args))
             case "release":
-                return _value(self._release())
+                return _value_answer(self._release())
             case _:
                 raise AssertionError(f"the driver sent the unknown operation {operation!r}")
-        return _value(None)
+        return _value_answer(None)
 
-    def _end_if_forked(self, failure: BaseException | None = None) -> None:
-        """End a child that the user's code forked and that came back here: its parent is the worker."""
+    def _exit_if_forked(self, failure: BaseException | None = None) -> None:
+        """Exit if this is a child that the user's code forked and that returned to the worker's loop."""
         if os.getpid() == self._pid:
             return
         code = 0
@@ -125,105 +125,105 @@ class Worker:
         _flush_output()
         os._exit(code & 0xFF)
 
-    def _set_up(self, given: dict[str, Any]) -> None:
-        """Take over environment and import path, before any code of the user's is loaded."""
+    def _set_environment(self, settings: dict[str, Any]) -> None:
+        """Set environment variables and thread limits, before any code of the user is loaded."""
         os.environ.clear()
-        os.environ.update(given["environment"])
+        os.environ.update(settings["environment"])
         self._environment = dict(os.environ)
-        limit_threads(given["threads"])
+        limit_threads(settings["threads"])
 
     def _enter(self, head: dict[str, Any], code: bytes) -> None:
-        """Make this the process of a trial, and load its code."""
-        self._entered = None
+        """Prepare this process for a trial: redirect output, set the import path, load the code."""
+        self._class = None
         try:
             os.makedirs(head["logdir"], mode=0o700, exist_ok=True)
             _redirect_output(head["log"])
         except OSError as exc:
             raise storage_error(exc, f"{head['logdir']} cannot be written to") from exc
-        self._streams.update(_renew_streams())
+        self._streams.update(_replace_streams())
         if self._secrets:
             self._redact_output()
         for name, lines in head["sources"].items():
-            # No file is behind these names (notebook cells): tracebacks find their lines here.
+            # Notebook cells have no file; tracebacks find their lines in the cache.
             linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
         sys.path[:] = head["path"]
         digest = head["digest"]
-        if digest not in self._code:
-            importlib.invalidate_caches()  # a module may have been written since the last look
-            self._code[digest] = as_class(pickle.loads(code))
-        self._entered = self._code[digest]
+        if digest not in self._classes:
+            importlib.invalidate_caches()  # modules may have been written since the last import
+            self._classes[digest] = as_class(pickle.loads(code))
+        self._class = self._classes[digest]
 
     def _build(self, head: dict[str, Any], config: bytes) -> None:
-        assert self._entered is not None, "its driver knows that the code could not be loaded"
+        assert self._class is not None, "the driver built a trainable whose code failed to load"
         logdir = head["logdir"]
         os.chdir(logdir)
-        given = io.BytesIO(config)
-        values = pickle.load(given)
-        remote = pickle.load(given) if head["remote"] else None
-        self._calls = SyncHookCaller()
-        place = TrainableContext(
+        pickles = io.BytesIO(config)
+        values = pickle.load(pickles)
+        remote = pickle.load(pickles) if head["remote"] else None
+        self._hooks = SyncHookCaller()
+        context = TrainableContext(
             logdir=logdir,
-            calls=self._calls,
+            hooks=self._hooks,
             trial_id=head["trial_id"],
             trial_name=head["trial_name"],
             experiment_tag=head["tag"],
-            grace_s=head["grace_s"] + HOST_GRACE_S,
+            grace_s=head["grace_s"] + EXTRA_GRACE_S,
             own_process=True,
             remote=remote,
         )
-        self._built_at = time.monotonic()
-        ProcessSession.current = class_session(place)
-        self._trainable = build(self._entered, values, place)
+        self._build_time = time.monotonic()
+        ProcessSession.current = class_session(context)
+        self._trainable = build(self._class, values, context)
 
     def _release(self) -> bool:
-        """Forget the trainable; tell whether this process is as good as new."""
+        """Drop the trainable. Return whether this process can serve another trial."""
         self._trainable = None
         ProcessSession.current = None
-        if self._calls is not None:
-            self._calls.close()
-            self._calls = None
-        if time.monotonic() - self._built_at > 1.0:
-            gc.collect()  # models are full of cycles; a short trial has left little
+        if self._hooks is not None:
+            self._hooks.close()
+            self._hooks = None
+        if time.monotonic() - self._build_time > 1.0:
+            gc.collect()  # models are full of cycles; after a short trial little is left to collect
         _flush_output()
         os.chdir("/")
         _redirect_output(None)
         if dict(os.environ) != self._environment:
-            # Restored and not retired: importing scikit-learn alone changes it.
+            # Restore the environment and keep the process: even an import of scikit-learn changes it.
             os.environ.clear()
             os.environ.update(self._environment)
-        return threading.active_count() <= self._threads and not _has_children()
+        return threading.active_count() <= self._initial_threads and not _has_children()
 
     def _redact_output(self) -> None:
-        """Let no stream write a secret, also those of earlier trials that a logger may hold."""
+        """Redact all standard streams, including those of earlier trials that a logger may hold."""
         for stream in (*self._streams, sys.__stdout__, sys.__stderr__):
             if isinstance(stream, io.TextIOWrapper):
                 _redact_writes(stream, self._secrets)
 
     def _receive(self) -> tuple[dict[str, Any], bytes]:
-        head_length, body_length = HEAD.unpack(self._exactly(HEAD.size))
-        head = json.loads(self._exactly(head_length))
-        return head, self._exactly(body_length)
+        head_length, body_length = HEAD.unpack(self._receive_exactly(HEAD.size))
+        head = json.loads(self._receive_exactly(head_length))
+        return head, self._receive_exactly(body_length)
 
-    def _exactly(self, length: int) -> bytes:
+    def _receive_exactly(self, length: int) -> bytes:
         data = bytearray(length)
-        view, got = memoryview(data), 0
-        while got < length:
-            count = self._channel.recv_into(view[got:])
+        view, received = memoryview(data), 0
+        while received < length:
+            count = self._channel.recv_into(view[received:])
             if not count:
                 raise EOFError
-            got += count
+            received += count
         return bytes(data)
 
 
 def main(channel: socket.socket) -> None:
-    """Be a worker, in a process that was just forked."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is for the driver
+    """Run a worker in a process that was just forked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles a Ctrl-C at the terminal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect_output(None)
-    _buffer_c_by_lines()
+    _line_buffer_c_output()
     faulthandler.enable(file=2)
     numpy = sys.modules.get("numpy")
-    if numpy is not None:  # preloaded before the fork: its siblings would draw the same numbers
+    if numpy is not None:  # preloaded before the fork: all workers would draw the same numbers
         numpy.random.seed()
     Worker(channel).serve()
     with contextlib.suppress(OSError):
@@ -231,7 +231,7 @@ def main(channel: socket.socket) -> None:
 
 
 def limit_threads(count: int) -> None:
-    """Limit BLAS libraries that were preloaded; those that load later read the environment."""
+    """Limit the threads of preloaded BLAS libraries; libraries loaded later read the environment."""
     if "numpy" in sys.modules or "torch" in sys.modules:
         with contextlib.suppress(ImportError):
             import threadpoolctl
@@ -240,7 +240,7 @@ def limit_threads(count: int) -> None:
 
 
 def _redirect_output(path: str | None) -> None:
-    """Let everything that is printed, by Python or C, go to a file; None: nowhere."""
+    """Redirect the output of Python and C code to the end of a file; None discards the output."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     target = os.open(path, flags, 0o600) if path else os.open(os.devnull, os.O_WRONLY)
     try:
@@ -251,9 +251,9 @@ def _redirect_output(path: str | None) -> None:
             os.close(target)
 
 
-def _renew_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
-    """Take the standard streams back from whatever a trial has put in their place."""
-    # What the user prints is in the log when it is printed, not when a buffer is full.
+def _replace_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
+    """Create new standard streams; the previous trial may have closed or replaced the old ones."""
+    # Line-buffered, so that printed lines appear in the log at once.
     sys.stdout = open(
         1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
@@ -264,24 +264,24 @@ def _renew_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
 
 
 def _redact_writes(stream: io.TextIOWrapper, secrets: Redactor) -> None:
-    # On the instance, so that a stream of trials without secrets pays nothing.
+    # Patch the instance, so that streams of trials without secrets cost nothing.
     def write(text: Any) -> int:
         return io.TextIOWrapper.write(stream, secrets.text(text) if isinstance(text, str) else text)
 
     vars(stream)["write"] = write
 
 
-def _buffer_c_by_lines() -> None:
-    """What C code prints is in the log line by line too; the C library would fill a buffer first."""
-    with contextlib.suppress(OSError, AttributeError, ValueError):  # another libc: only later, then
+def _line_buffer_c_output() -> None:
+    """Make the C library flush its standard output after each line, not when a buffer is full."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # other C libraries print later
         library = ctypes.CDLL(None)
         library.setvbuf(ctypes.c_void_p.in_dll(library, "stdout"), None, _IOLBF, 0)
 
 
 def _flush_output() -> None:
-    """Let what is still in a buffer, Python's or the C library's, go to the log that it was meant for."""
+    """Flush the buffers of Python and the C library, so that the output reaches the trial's log."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a trial may have put anything there, or closed it
+        with contextlib.suppress(Exception):  # a trial may have replaced or closed the stream
             stream.flush()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).fflush(None)
@@ -293,18 +293,18 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     except (AttributeError, OSError):
-        return True
+        return True  # unknown, so do not reuse the process
     return True
 
 
-def _wait_for_the_end() -> None:
-    """Nothing can be said any more: the driver is gone, or the user's code has closed the channel.
+def _sleep_until_killed() -> None:
+    """The channel is closed. Sleep until killed: exiting here would look like the trial's own exit.
 
-    In either case somebody is about to kill this process. Whoever ended by itself could not be told from
-    a trial that did so.
+    Either the driver has ended, and the worker server kills this process; or the user's code has closed
+    the channel, and the driver orders the kill.
     """
-    time.sleep(_END_S)
+    time.sleep(_KILL_WAIT_S)
 
 
-def _value(value: Any) -> Answer:
+def _value_answer(value: Any) -> Answer:
     return Answer(AnswerKind.VALUE, json.dumps(value).encode())

@@ -153,8 +153,8 @@ class Hangs(Trainable):
     """Never returns from its first ``train()``; its second attempt trains once and is done.
 
     Before it hangs it writes ``<role>:<pid>`` for each of its processes, each with a blank behind it, to
-    the FIFO ``config["fifo"]``. Of the state ``stopped`` only the sleeping is done here: whoever reads
-    that stops it, as a process that stops itself cannot say so afterwards.
+    the FIFO ``config["fifo"]``. In the state ``stopped`` the worker
+    only sleeps: the reader of the FIFO stops it, since a stopped process could not write.
     """
 
     def _train(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Hangs(Trainable):
         if state == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if state == "children":
-            told.append(f"child:{subprocess.Popen(['sleep', '600']).pid} ")  # noqa: S607
+            told.append(f"child:{subprocess.Popen(['sleep', '600']).pid} ")
             told.append(f"child:{fork_sleeper()} ")
         with open(self.config["fifo"], "w", encoding="ascii") as fifo:
             fifo.write("".join(told))

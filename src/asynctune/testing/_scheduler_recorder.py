@@ -1,4 +1,4 @@
-"""A scheduler that is told of trials as the runner tells it, and what it may answer then."""
+"""A scheduler in a scripted run: it is called as the runner calls it, and all calls are recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdic
 
 
 class ContractBroken(AssertionError):
-    """A scheduler did what no scheduler may do."""
+    """A scheduler did something that the contract of schedulers forbids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Call:
     """A call of a scheduler.
 
     Args:
-        method: Its name.
-        trial_id: The trial that it was about, "" for none.
+        method: The name of the method.
+        trial_id: The id of the trial; ``""`` for a call without a trial.
         given: The row, or the :class:`~asynctune.schedulers.Free`, or None.
-        answer: What it answered.
+        answer: The return value.
     """
 
     method: str
@@ -34,21 +34,21 @@ class Call:
 
     @property
     def is_query(self) -> bool:
-        """Whether it may change nothing; a resume does not repeat it."""
+        """Whether the call must not change the scheduler. A resume does not repeat such calls."""
         return self.method in ("choose", "dismissed")
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """What became of a trial, between two calls.
+    """An event of a trial, between two calls.
 
     Args:
-        event: As a journal has it.
-        place: Which row it brought, if it did.
+        event: The event, as in a journal.
+        row: The number of the row that the event reports; -1 if it reports none.
     """
 
     event: ev.Event
-    place: int = -1
+    row: int = -1
 
 
 Step: TypeAlias = Call | Happened
@@ -56,13 +56,13 @@ Step: TypeAlias = Call | Happened
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What was played.
+    """The record of a scripted run.
 
     Args:
-        steps: All that happened and was asked, in order.
-        trials: The trials at the end, by id.
-        objective: The metric and mode.
-        seed: What the scheduler began with.
+        steps: All events and calls, in order.
+        trials: The trials at the end of the run, by id.
+        objective: The metric and the mode.
+        seed: The seed of the scheduler.
     """
 
     steps: tuple[Step, ...]
@@ -76,7 +76,7 @@ class Played:
         return [step for step in self.steps if isinstance(step, Call)]
 
     def verdicts(self, trial_id: str) -> list[Verdict]:
-        """Return what was decided about a trial, result by result."""
+        """Return the decisions about a trial, result by result."""
         return [
             call.answer
             for call in self.calls
@@ -84,14 +84,14 @@ class Played:
         ]
 
 
-class Told:
-    """A scheduler, the trials that it is told of, and a record of both.
+class SchedulerRecorder:
+    """Calls a scheduler, checks its answers, and records the calls and the events of the trials.
 
     Args:
-        make: Makes the scheduler.
-        objective: The metric and mode of the run.
-        seed: What it begins with.
-        most_calls: How many calls a run is expected to need at most.
+        make: A function that returns the scheduler.
+        objective: The metric and the mode of the run.
+        seed: The seed of the scheduler.
+        most_steps: The number of steps after which the run counts as endless.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Told:
         make: Callable[[], TrialScheduler],
         objective: tuple[str | None, str | None],
         seed: int,
-        most_calls: int,
+        most_steps: int,
     ) -> None:
         self.scheduler = make()
         self.scheduler.bind(*objective)
@@ -109,61 +109,63 @@ class Told:
         self.trials: dict[str, Trial] = {}
         self._rows: list[Row] = []
         self._may_be_dismissed: dict[str, None] = {}
-        self._most_calls = most_calls
+        self._most_steps = most_steps
 
-    def happens(self, event: ev.Event) -> None:
-        """Let something become of a trial."""
-        place = -1
+    def record(self, event: ev.Event) -> None:
+        """Apply an event to its trial."""
+        row = -1
         if isinstance(event, ev.Reported):
-            place = len(self._rows)
+            row = len(self._rows)
             self._rows.append(event.row)
-        self._apply(Happened(event, place))
+        self._apply(Happened(event, row))
 
-    def tell(self, method: str, trial: Trial, *given: Row) -> Any:
-        """Tell the scheduler, and return its answer.
+    def notify(self, method: str, trial: Trial, *given: Row) -> Any:
+        """Call a method of the scheduler with a trial, and return the answer.
 
         Args:
-            method: Which one is called.
+            method: The name of the method.
             trial: The trial.
-            given: The row, if there is one.
+            *given: The row, if the method takes one.
         """
-        self._count()
+        self._check_length()
         answer = getattr(self.scheduler, method)(trial, *(dict(row) for row in given))
         if method == "on_trial_result":
             answer = self._checked(answer)
-        self._note(Call(method, trial.trial_id, dict(given[0]) if given else None, answer))
+        self._add_call(Call(method, trial.trial_id, dict(given[0]) if given else None, answer))
         return answer
 
     def choose(self, free: Free) -> str | None:
-        """Ask who goes on; twice, for asking changes nothing."""
-        self._count()
+        """Call ``choose`` twice, since the call must not change the scheduler, and return the answer."""
+        self._check_length()
         chosen = self.scheduler.choose(free)
         if chosen is not None and chosen not in free.paused:
-            raise ContractBroken(f"{self.name}.choose() answered {chosen!r} of {free.paused}")
+            raise ContractBroken(f"{self.name}.choose() returned {chosen!r} of {free.paused}")
         again = self.scheduler.choose(free)
         if again != chosen:
-            raise ContractBroken(f"{self.name}.choose() answered {chosen!r}, and then {again!r}")
-        self._note(Call("choose", given=free, answer=chosen))
+            raise ContractBroken(f"{self.name}.choose() returned {chosen!r}, and then {again!r}")
+        self._add_call(Call("choose", given=free, answer=chosen))
         return chosen
 
     def dismissed(self) -> tuple[str, ...]:
-        """Ask who is done with; twice, for asking changes nothing."""
-        self._count()
+        """Call ``dismissed`` twice, since the call must not change the scheduler, and return the answer."""
+        self._check_length()
         dismissed = tuple(self.scheduler.dismissed())
-        strangers = [trial_id for trial_id in dismissed if trial_id not in self._may_be_dismissed]
-        if strangers:
-            raise ContractBroken(f"{self.name}.dismissed() names {strangers}, who are not paused")
+        others = [trial_id for trial_id in dismissed if trial_id not in self._may_be_dismissed]
+        if others:
+            raise ContractBroken(
+                f"{self.name}.dismissed() returned {others}, which are not paused by it"
+            )
         if tuple(self.scheduler.dismissed()) != dismissed:
-            raise ContractBroken(f"{self.name}.dismissed() answers differently when asked again")
-        self._note(Call("dismissed", answer=dismissed))
+            raise ContractBroken(f"{self.name}.dismissed() returned another answer the second time")
+        self._add_call(Call("dismissed", answer=dismissed))
         return dismissed
 
-    def again(self, steps: Sequence[Step], asked_from: int) -> None:
-        """Tell the scheduler what another was told, and see that it answers the same.
+    def repeat(self, steps: Sequence[Step], asked_from: int) -> None:
+        """Repeat the steps of another scheduler, and compare the answers.
 
         Args:
-            steps: What the other was told.
-            asked_from: The first step at which it is asked, too.
+            steps: The events and calls of the other scheduler.
+            asked_from: The first step from which on queries are repeated, too.
         """
         for number, step in enumerate(steps):
             if isinstance(step, Happened):
@@ -172,15 +174,15 @@ class Told:
                 self._apply(step)
                 continue
             if not step.is_query or number >= asked_from:
-                answer = self._asked_again(step)
+                answer = self._repeated(step)
                 if answer != step.answer:
                     raise ContractBroken(
-                        f"told the same again, {self.name}.{step.method}({step.trial_id}) answers "
+                        f"after the same calls {self.name}.{step.method}({step.trial_id}) returned "
                         f"{answer!r} and not {step.answer!r} (step {number} of {len(steps)})"
                     )
-            self._note(step)
+            self._add_call(step)
 
-    def _asked_again(self, call: Call) -> Any:
+    def _repeated(self, call: Call) -> Any:
         method = getattr(self.scheduler, call.method)
         if call.method == "choose":
             return method(call.given)
@@ -190,7 +192,7 @@ class Told:
         answer = method(self.trials[call.trial_id], *row)
         return answer if call.method == "on_trial_result" else call.answer
 
-    def _note(self, call: Call) -> None:
+    def _add_call(self, call: Call) -> None:
         self.steps.append(call)
         if call.trial_id:
             self._may_be_dismissed.pop(call.trial_id, None)
@@ -204,31 +206,34 @@ class Told:
         if isinstance(event, ev.TrialAdded):
             self.trials[event.trial_id] = Trial(event, directory="/played", read_rows=self._read)
         else:
-            self.trials[event.trial_id].apply(event, step.place)
+            self.trials[event.trial_id].apply(event, step.row)
 
-    def _read(self, places: Sequence[int]) -> list[Row]:
-        return [self._rows[place] for place in places]
+    def _read(self, numbers: Sequence[int]) -> list[Row]:
+        return [self._rows[number] for number in numbers]
 
     def _checked(self, answer: Any) -> Verdict:
-        verdict: Verdict
+        decision: Verdict
         if isinstance(answer, Exploit) and isinstance(answer.config, dict):
-            verdict = answer
+            decision = answer
         elif answer in tuple(Decision):
-            verdict = Decision(answer)
+            decision = Decision(answer)
         else:
-            raise ContractBroken(f"{self.name}.on_trial_result() answered {answer!r}")
+            raise ContractBroken(f"{self.name}.on_trial_result() returned {answer!r}")
         if (
-            verdict not in (Decision.CONTINUE, Decision.STOP)
+            decision not in (Decision.CONTINUE, Decision.STOP)
             and not self.scheduler.needs_checkpoints
         ):
-            raise ContractBroken(f"{self.name} says {verdict} but not that it needs checkpoints")
-        return verdict
+            raise ContractBroken(
+                f"{self.name}.on_trial_result() returned {decision}, but needs_checkpoints is False"
+            )
+        return decision
 
-    def _count(self) -> None:
-        if len(self.steps) > self._most_calls:
-            waits = ", ".join(
+    def _check_length(self) -> None:
+        if len(self.steps) > self._most_steps:
+            waiting = ", ".join(
                 name for name, trial in self.trials.items() if not trial.status.is_final
             )
             raise ContractBroken(
-                f"after {self._most_calls} steps with {self.name} there is no end; not ended: {waits}"
+                f"the run with {self.name} has not ended after {self._most_steps} steps; unfinished "
+                f"trials: {waiting}"
             )

@@ -26,7 +26,7 @@ from asynctune.executors.process import ProcessExecutor
 from asynctune.experiment import events as ev
 from asynctune.experiment.status import Status
 from asynctune.runner.api import run
-from asynctune.testing.crashes import STATES, Hangs, fork_sleeper
+from harness.crashes import STATES, Hangs, fork_sleeper
 
 LIMIT_S = 2.0
 _READY_S = 60.0
@@ -80,7 +80,7 @@ class Outcome:
 
 
 class Census:
-    """Holds on to processes by their pidfds; a number that is used again deceives nobody."""
+    """Refers to processes by pidfds, which stay valid if another process gets the same number."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._pids: dict[int, int] = {}
@@ -156,8 +156,12 @@ class Driver:
             self._on_message.path,
         ]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asynctune.testing.orphans", *arguments],
-            env=os.environ | {"ASYNCTUNE_RESULTS_DIR": folder},
+            [sys.executable, "-m", "harness.orphans", *arguments],
+            env=os.environ
+            | {
+                "ASYNCTUNE_RESULTS_DIR": folder,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             stdin=subprocess.DEVNULL,
         )
 
@@ -219,7 +223,7 @@ async def _train(state: str, fifo: str, training: asyncio.Event) -> None:
 
 
 def _drive(state: str, *, thread: bool, forked: bool, fifo: str) -> None:
-    """Be a driver, until somebody kills it."""
+    """Run as a driver until a signal kills this process."""
     loop = asyncio.new_event_loop()
     kept: list[asyncio.Task[None]] = []
 

@@ -1,10 +1,10 @@
-"""Plays a run for a scheduler, without executor, clock or event loop, and checks what it answers.
+"""Scripted runs: a scheduler in a run without executor, clock or event loop, and checks of its answers.
 
-:func:`play` does what the runner does: it adds trials whose results a :class:`Script` holds, asks and obeys
-the scheduler, and lets trials fail, be tried again from their checkpoints, be paused and resumed by
-hand, and whole drivers die. Everything follows from a seed. :func:`replay` tells another instance the same
-again, as a resume does, and compares each answer. What is against the contract of
-:class:`~asynctune.schedulers.TrialScheduler` is a :class:`ContractBroken`.
+:func:`play` does the work of the runner. It adds trials whose results a :class:`Script` holds, calls the
+scheduler and carries out its decisions; trials fail, are retried from their checkpoints, and are paused and
+resumed by their user; and drivers die. All of this depends only on a seed. :func:`replay` repeats the calls
+with another instance, as a resume does, and compares the answers. An answer that violates the contract of
+:class:`~asynctune.schedulers.TrialScheduler` raises :class:`ContractBroken`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from asynctune.experiment.status import Status, StopReason
 from asynctune.experiment.trial import Trial
 from asynctune.result import TIME_TOTAL_S, TRAINING_ITERATION, Row, flatten
 from asynctune.schedulers import Decision, Exploit, Free, TrialScheduler, Verdict
-from asynctune.testing.contract import Call, ContractBroken, Happened, Played, Told
+from asynctune.testing._scheduler_recorder import (
+    Call,
+    ContractBroken,
+    Happened,
+    Played,
+    SchedulerRecorder,
+)
 
 __all__ = ["Call", "ContractBroken", "Happened", "Played", "Script", "curve", "play", "replay"]
 
@@ -29,19 +35,19 @@ _MOST_STEPS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What becomes of a trial, if it is let.
+    """The course of a trial, unless the scheduler interferes.
 
     Args:
-        rows: What it reports; then it ends by itself.
-        config: Its configuration.
-        fails_after: After how many rows an attempt fails, before the decision about the last of them is
-            obeyed; each entry counts once.
-        retries: How many failures are forgiven. A retry goes back to the newest checkpoint.
-        saves_every: After how many rows it is saved by itself; 0: never.
-        pauses_after: After how many rows its user pauses it; each entry counts once. Its user lets it go on
-            at some later time.
-        is_given_up: Whether its user ends it when it is paused by hand, rather than let it go on.
-        never_starts: Whether it is removed before it starts.
+        rows: The rows that the trial reports before it ends by itself.
+        config: The configuration of the trial.
+        fails_after: The numbers of rows after which an attempt fails, before the decision about the last
+            of these rows is carried out. Each entry counts once.
+        retries: The number of failures that are retried, each from the newest checkpoint.
+        saves_every: The number of rows between two checkpoints; 0 for no checkpoints.
+        pauses_after: The numbers of rows after which the user pauses the trial, and resumes it at some
+            later time. Each entry counts once.
+        is_given_up: Whether the user stops the trial instead of resuming it.
+        never_starts: Whether the trial is removed before it starts.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
@@ -60,14 +66,14 @@ def curve(
     """Return the rows of a trial.
 
     Args:
-        scores: The objective, row by row.
-        metric: Its name.
-        times: The ``training_iteration`` of each; by default 1, 2, 3, ... ``time_total_s`` is the same.
+        scores: The values of the objective, one per row.
+        metric: The name of the objective.
+        times: The ``training_iteration`` of each row, and its ``time_total_s``; by default 1, 2, 3, ...
     """
-    known = range(1, len(scores) + 1) if times is None else times
+    times = range(1, len(scores) + 1) if times is None else times
     return tuple(
         {metric: score, TRAINING_ITERATION: time, TIME_TOTAL_S: float(time)}
-        for score, time in zip(scores, known, strict=True)
+        for score, time in zip(scores, times, strict=True)
     )
 
 
@@ -82,79 +88,83 @@ def play(
     crashes_after: Collection[int] = (),
     most_steps: int = _MOST_STEPS,
 ) -> Played:
-    """Play a run to its end.
+    """Play a run to its end and return its record.
 
     Args:
-        make: Makes the scheduler; called once, and once more after each crash.
-        scripts: The trials, in the order in which they are drawn; their ids are ``t0``, ``t1`` and so on.
-        slots: How many trials run at once.
-        seed: Who is faster, and what the scheduler begins with.
+        make: A function that returns the scheduler; called once, and once more after each crash.
+        scripts: The trials in the order in which they are drawn. Their ids are ``t0``, ``t1`` and so on.
+        slots: The number of trials that run at once.
+        seed: The seed of the scheduler, and of the order in which trials report.
         metric: The objective of the run.
-        mode: That of the run.
-        crashes_after: After how many results the driver dies and is resumed.
-        most_steps: How many steps a run is expected to need at most.
+        mode: ``"min"`` or ``"max"``.
+        crashes_after: The numbers of results after which the driver dies and is resumed.
+        most_steps: The number of steps after which the run counts as endless.
 
     Raises:
         ContractBroken: The scheduler broke its contract, or the run does not end.
     """
     if slots < 1:
-        raise ConfigError(f"slots of play() is {slots}; at least 1 is wanted")
+        raise ConfigError(f"slots of play() must be at least 1, got {slots}")
 
-    def begun() -> Told:
-        return Told(make, (metric, mode), seed, most_steps)
+    def start() -> SchedulerRecorder:
+        return SchedulerRecorder(make, (metric, mode), seed, most_steps)
 
-    run = _Play(begun, scripts, slots, random.Random(seed))
+    run = _Play(start, scripts, slots, random.Random(seed))
     run.play(crashes_after)
-    return Played(tuple(run.told.steps), run.trials, (metric, mode), seed)
+    return Played(tuple(run.recorder.steps), run.trials, (metric, mode), seed)
 
 
 def replay(
     played: Played, make: Callable[[], TrialScheduler], *, asked_from: int = 0
 ) -> TrialScheduler:
-    """Tell a new scheduler what another was told, and compare what it answers.
+    """Repeat the calls of a run with a new scheduler, and compare the answers.
 
     Args:
-        played: What the other was told and answered.
-        make: Makes the new one.
-        asked_from: The first step at which it is also asked; a resume asks nothing of what was before.
+        played: The record of the run.
+        make: A function that returns the new scheduler.
+        asked_from: The first step from which on ``choose`` and ``dismissed`` are called, too. A resume does
+            not repeat these calls.
 
     Returns:
-        The new one.
+        The new scheduler.
 
     Raises:
-        ContractBroken: It answered something else.
+        ContractBroken: The new scheduler returned another answer.
     """
-    told = Told(make, played.objective, played.seed, len(played.steps))
-    told.again(played.steps, asked_from)
-    return told.scheduler
+    recorder = SchedulerRecorder(make, played.objective, played.seed, len(played.steps))
+    recorder.repeat(played.steps, asked_from)
+    return recorder.scheduler
 
 
 class _Play:
-    """A run that is being played."""
+    """A scripted run in progress."""
 
     def __init__(
-        self, begun: Callable[[], Told], scripts: Sequence[Script], slots: int, rng: random.Random
+        self,
+        start: Callable[[], SchedulerRecorder],
+        scripts: Sequence[Script],
+        slots: int,
+        rng: random.Random,
     ) -> None:
-        self._begun = begun
+        self._start = start
         self._scripts = {f"t{number}": script for number, script in enumerate(scripts)}
         self._fresh = list(self._scripts)[::-1]
         self._slots = slots
         self._rng = rng
         self._fails = {name: list(script.fails_after) for name, script in self._scripts.items()}
         self._pauses = {name: list(script.pauses_after) for name, script in self._scripts.items()}
-        self._positions: dict[
-            str, int
-        ] = {}  # how many rows a trial, or a checkpoint, has behind it
+        # The number of rows before the position of each trial (by id) and checkpoint (by path).
+        self._positions: dict[str, int] = {}
         self._paused: dict[str, None] = {}
         self._held: dict[str, None] = {}
-        self._wants_slot: list[str] = []
-        self.told = begun()
-        self.trials = self.told.trials
+        self._waiting: list[str] = []
+        self.recorder = start()
+        self.trials = self.recorder.trials
 
     # -- the run -------------------------------------------------------------------------------------
 
     def play(self, crashes_after: Collection[int]) -> None:
-        """Play it to its end."""
+        """Play the run to its end."""
         results, crashes = 0, set(crashes_after)
         while self._admit():
             running = self._running()
@@ -165,8 +175,8 @@ class _Play:
                     self._crash()
             else:
                 self._use_hand(self._rng.choice(list(self._held)))
-            if not self.told.scheduler.debug_string():
-                raise ContractBroken(f"{self.told.name}.debug_string() says nothing")
+            if not self.recorder.scheduler.debug_string():
+                raise ContractBroken(f"{self.recorder.name}.debug_string() returned an empty text")
 
     def _running(self) -> list[str]:
         return [
@@ -176,21 +186,21 @@ class _Play:
         ]
 
     def _admit(self) -> bool:
-        """Give slots away, as the runner does; tell whether anything is left to happen."""
+        """Fill free slots as the runner does. Return whether the run goes on."""
         while True:
             self._end_dismissed()
             running = len(self._running())
             if running >= self._slots:
                 return True
-            if self._wants_slot:
-                self._resume(self._wants_slot.pop(0))
+            if self._waiting:
+                self._resume(self._waiting.pop(0))
                 continue
             free = Free(
                 paused=tuple(name for name in self._paused if name not in self._held),
                 fresh=bool(self._fresh),
                 running=running + len(self._held),
             )
-            chosen = self.told.choose(free) if self._paused else None
+            chosen = self.recorder.choose(free) if self._paused else None
             if chosen is not None:
                 self._resume(chosen)
             elif self._fresh:
@@ -202,51 +212,50 @@ class _Play:
                 return bool(running or self._held)
 
     def _step(self, trial: Trial) -> int:
-        """Let a trial report, fail or end; return how many results that were."""
-        script, here = self._scripts[trial.trial_id], self._positions[trial.trial_id]
+        """Let a trial report, fail or end. Return the number of results: 0 or 1."""
+        script, position = self._scripts[trial.trial_id], self._positions[trial.trial_id]
         if self._fails_now(trial):
             return 0
-        if here >= len(script.rows):
+        if position >= len(script.rows):
             self._end(trial, StopReason.DONE)
             return 0
-        self.told.happens(
-            ev.Reported(trial.trial_id, trial.attempt, trial.next_sequence, dict(script.rows[here]))
-        )
-        here = self._positions[trial.trial_id] = here + 1
-        verdict = self.told.tell("on_trial_result", trial, flatten(trial.last_result))
-        if verdict is Decision.STOP:
+        row = dict(script.rows[position])
+        self.recorder.record(ev.Reported(trial.trial_id, trial.attempt, trial.next_sequence, row))
+        position = self._positions[trial.trial_id] = position + 1
+        decision = self.recorder.notify("on_trial_result", trial, flatten(trial.last_result))
+        if decision is Decision.STOP:
             self._end(trial, StopReason.SCHEDULER)
             return 1
-        if script.saves_every and here % script.saves_every == 0:
+        if script.saves_every and position % script.saves_every == 0:
             self._save(trial)
-        by_hand = here in self._pauses[trial.trial_id]
-        if (by_hand or verdict is not Decision.CONTINUE) and not self._fails_now(trial):
-            self._obey(trial, verdict, by_hand=by_hand)
+        by_hand = position in self._pauses[trial.trial_id]
+        if (by_hand or decision is not Decision.CONTINUE) and not self._fails_now(trial):
+            self._carry_out(trial, decision, by_hand=by_hand)
         return 1
 
-    def _obey(self, trial: Trial, verdict: Verdict, *, by_hand: bool) -> None:
-        if by_hand or verdict is Decision.PAUSE:
+    def _carry_out(self, trial: Trial, decision: Verdict, *, by_hand: bool) -> None:
+        if by_hand or decision is Decision.PAUSE:
             self._save(trial)
             sequence = trial.last_sequence
-            self.told.happens(ev.TrialPaused(trial.trial_id, sequence, 0.0, by_hand=by_hand))
+            self.recorder.record(ev.TrialPaused(trial.trial_id, sequence, 0.0, by_hand=by_hand))
             self._paused[trial.trial_id] = None
             if by_hand:
                 self._pauses[trial.trial_id].remove(self._positions[trial.trial_id])
                 self._held[trial.trial_id] = None
-        elif isinstance(verdict, Exploit):
-            self._exploit(trial, verdict)
-        elif verdict is Decision.SAVE:
+        elif isinstance(decision, Exploit):
+            self._exploit(trial, decision)
+        elif decision is Decision.SAVE:
             self._save(trial)
 
     def _fails_now(self, trial: Trial) -> bool:
-        """Let a trial fail, if it is time to."""
-        script, here = self._scripts[trial.trial_id], self._positions[trial.trial_id]
-        if here not in self._fails[trial.trial_id]:
+        """Let a trial fail if its script says so. Return whether it failed."""
+        script, position = self._scripts[trial.trial_id], self._positions[trial.trial_id]
+        if position not in self._fails[trial.trial_id]:
             return False
-        self._fails[trial.trial_id].remove(here)
+        self._fails[trial.trial_id].remove(position)
         again = trial.num_failures < script.retries
         sequence = self._go_back(trial)
-        self.told.happens(
+        self.recorder.record(
             ev.TrialFailed(
                 trial.trial_id, trial.attempt, "it fails", "TrialError", None, sequence, 0.0, again
             )
@@ -263,19 +272,20 @@ class _Play:
             self._save(trial)
         if donor is None or donor.checkpoint is None:
             raise ContractBroken(
-                f"{self.told.name} lets {trial.trial_id} begin from {exploit.donor!r}"
+                f"{self.recorder.name} made {exploit.donor!r} the donor of {trial.trial_id}, but "
+                f"{exploit.donor!r} has no checkpoint"
             )
-        source, here = donor.checkpoint, trial.last_result.get(TRAINING_ITERATION)
+        source, iteration = donor.checkpoint, trial.last_result.get(TRAINING_ITERATION)
         kept = trial.last_sequence
         if source.iteration is not None:
             kept = trial.last_sequence_to(source.iteration)
         event = ev.Exploited(
             trial_id=trial.trial_id, donor=donor.trial_id, checkpoint=trial.stored_path(source.path),
-            iteration=source.iteration, target_iteration=here, resume_sequence=kept,
+            iteration=source.iteration, target_iteration=iteration, resume_sequence=kept,
             config=exploit.config, given=exploit.config, tag=trial.tag, donor_config=donor.config,
             donor_tag=donor.tag, target_tag=trial.tag, wall_time=0.0,
         )  # fmt: skip
-        self.told.happens(event)
+        self.recorder.record(event)
         self._positions[trial.trial_id] = self._positions[source.path]
         self._starts(trial)
 
@@ -284,12 +294,12 @@ class _Play:
     def _add(self, trial_id: str) -> None:
         config = dict(self._scripts[trial_id].config)
         index = len(self.trials)
-        self.told.happens(
+        self.recorder.record(
             ev.TrialAdded(trial_id, index, trial_id, trial_id, config, config, {"cpu": 1}, 0.0)
         )
         trial = self.trials[trial_id]
         self._positions[trial_id] = 0
-        self.told.tell("on_trial_add", trial)
+        self.recorder.notify("on_trial_add", trial)
         if self._scripts[trial_id].never_starts:
             self._end(trial, StopReason.USER)
         else:
@@ -297,67 +307,67 @@ class _Play:
 
     def _starts(self, trial: Trial) -> None:
         checkpoint = trial.checkpoint.path if trial.checkpoint else None
-        self.told.happens(ev.TrialStarted(trial.trial_id, trial.attempt, checkpoint, 0.0))
+        self.recorder.record(ev.TrialStarted(trial.trial_id, trial.attempt, checkpoint, 0.0))
 
     def _save(self, trial: Trial) -> None:
-        here = self._positions[trial.trial_id]
-        path = f"{trial.trial_id}/checkpoint_{len(self.told.steps)}"
+        position = self._positions[trial.trial_id]
+        path = f"{trial.trial_id}/checkpoint_{len(self.recorder.steps)}"
         iteration = trial.last_result.get(TRAINING_ITERATION)
-        self.told.happens(
+        self.recorder.record(
             ev.Checkpointed(trial.trial_id, trial.attempt, trial.last_sequence, path, iteration)
         )
-        self._positions[trial.path_of(path)] = here
+        self._positions[trial.path_of(path)] = position
 
     def _go_back(self, trial: Trial) -> int:
-        """Let a trial be where its newest checkpoint is; return the row before."""
+        """Move a trial back to its newest checkpoint. Return the sequence number of the last kept row."""
         checkpoint = trial.checkpoint
         self._positions[trial.trial_id] = self._positions[checkpoint.path] if checkpoint else 0
         return checkpoint.sequence if checkpoint else -1
 
     def _resume(self, trial_id: str) -> None:
         del self._paused[trial_id]
-        self.told.happens(ev.TrialResumed(trial_id, 0.0))
-        self.told.tell("on_trial_resume", self.trials[trial_id])
+        self.recorder.record(ev.TrialResumed(trial_id, 0.0))
+        self.recorder.notify("on_trial_resume", self.trials[trial_id])
         self._starts(self.trials[trial_id])
 
     def _use_hand(self, trial_id: str) -> None:
-        """Let its user end what he paused, or let it go on."""
+        """Let the user stop or resume a trial that the user paused."""
         del self._held[trial_id]
         if self._scripts[trial_id].is_given_up:
             self._end(self.trials[trial_id], StopReason.USER)
         else:
-            self._wants_slot.append(trial_id)
+            self._waiting.append(trial_id)
 
     def _end_dismissed(self) -> None:
-        for trial_id in self.told.dismissed():
+        for trial_id in self.recorder.dismissed():
             if trial_id in self._paused:
                 self._end(self.trials[trial_id], StopReason.SCHEDULER)
 
     def _end(self, trial: Trial, reason: StopReason) -> None:
         for names in (self._paused, self._held):
             names.pop(trial.trial_id, None)
-        if trial.trial_id in self._wants_slot:
-            self._wants_slot.remove(trial.trial_id)
+        if trial.trial_id in self._waiting:
+            self._waiting.remove(trial.trial_id)
         failed = reason is StopReason.FAILED
         status = Status.ERROR if failed else Status.TERMINATED
-        self.told.happens(ev.TrialEnded(trial.trial_id, status, reason, {}, None, 0.0))
+        self.recorder.record(ev.TrialEnded(trial.trial_id, status, reason, {}, None, 0.0))
         if failed:
-            self.told.tell("on_trial_error", trial)
+            self.recorder.notify("on_trial_error", trial)
         elif trial.started_at is None:
-            self.told.tell("on_trial_remove", trial)
+            self.recorder.notify("on_trial_remove", trial)
         else:
-            self.told.tell("on_trial_complete", trial, flatten(trial.last_result))
+            self.recorder.notify("on_trial_complete", trial, flatten(trial.last_result))
 
     def _crash(self) -> None:
-        """Lose the scheduler and all that runs, and take the run up again from what was written down."""
-        steps, self.told = self.told.steps, self._begun()
-        self.told.again(steps, len(steps))
-        self.trials = self.told.trials
-        # Whoever held a trial is gone. Those that are paused are found in the order in which they came.
-        self._held, self._wants_slot = {}, []
+        """Kill the driver: start with a new scheduler, and restore the state of the run from its record."""
+        steps, self.recorder = self.recorder.steps, self._start()
+        self.recorder.repeat(steps, len(steps))
+        self.trials = self.recorder.trials
+        # A user's pauses end with the driver. Paused trials are restored in the order of their addition.
+        self._held, self._waiting = {}, []
         self._paused = {trial_id: None for trial_id in self.trials if trial_id in self._paused}
         for trial_id in self._running():
             trial = self.trials[trial_id]
             sequence, why = self._go_back(trial), "its driver died"
-            self.told.happens(ev.TrialReopened(trial_id, trial.attempt + 1, why, sequence, 0.0))
+            self.recorder.record(ev.TrialReopened(trial_id, trial.attempt + 1, why, sequence, 0.0))
             self._starts(trial)

@@ -1,23 +1,23 @@
-"""What the contract of executors is tested with."""
+"""The tools of the contract of executors."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
-import executor_trainables as given
 import pytest
 
 from asynctune.executors.actor import Actor, ActorSpec
 from asynctune.executors.base import Executor
 from asynctune.resources import Resources
 from asynctune.result import AUTO_FILLED, TIMESTEPS_TOTAL, TRAINING_ITERATION, normalise
+from asynctune.testing import trainables as given
 from asynctune.trainable.base import Trainable
 
 COUNTERS = [given.Counter, given.AsyncCounter]
@@ -31,7 +31,7 @@ def comparable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def alone(cls: type[Trainable], config: dict[str, Any], steps: int) -> list[dict[str, Any]]:
-    """Train without any executor."""
+    """Train outside of an executor, and return the rows."""
     trainable = cls(config)
     rows = [comparable(trainable.train()) for _ in range(steps)]
     trainable.stop()
@@ -47,14 +47,14 @@ async def in_thread(function: Any, *args: Any) -> Any:
 
 
 async def is_readable(descriptor: int, within_s: float = 10.0) -> bool:
-    """Wait for a byte in a FIFO, or for the end of the process behind a pidfd."""
+    """Wait for a byte in a FIFO, or for the end of a pidfd's process. Return whether it came in time."""
     with anyio.move_on_after(within_s) as scope:
         await anyio.wait_readable(descriptor)
     return not scope.cancelled_caught
 
 
 def children() -> list[int]:
-    """The children of this process, zombies included."""
+    """Return the pids of the children of this process, zombies included."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -65,7 +65,7 @@ def children() -> list[int]:
 
 @contextmanager
 def watched(pid: int) -> Iterator[int]:
-    """Lend a pidfd; a number that is used again deceives nobody."""
+    """Yield a pidfd, which refers to this process even if another one gets its number."""
     descriptor = os.pidfd_open(pid)
     try:
         yield descriptor
@@ -74,7 +74,14 @@ def watched(pid: int) -> Iterator[int]:
 
 
 class Meeting:
-    """Where a test meets code that runs in any process: two FIFOs, so that nobody sleeps."""
+    """A meeting point of a test and its trainable, in whatever process: two FIFOs, so that no code polls.
+
+    Args:
+        directory: The directory of the FIFOs.
+
+    Attributes:
+        config: The configuration of the trainable, with the paths of the FIFOs.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.config = {name: str(directory / name) for name in ("started", "gate")}
@@ -84,12 +91,12 @@ class Meeting:
         self._open = {name: os.open(path, os.O_RDWR) for name, path in self.config.items()}
 
     async def begun(self) -> None:
-        """Wait until the code has announced itself."""
+        """Wait until the trainable has announced itself."""
         assert await is_readable(self._open["started"])
         os.read(self._open["started"], 1)
 
     def let_go(self) -> None:
-        """Let the code go on that waits, or will wait."""
+        """Let the trainable continue that waits, or will wait."""
         os.write(self._open["gate"], b"x")
 
     def close(self) -> None:
@@ -98,7 +105,7 @@ class Meeting:
 
 
 class CancelledAt:
-    """Awaits a coroutine, and cancels the task when it suspends for the n-th time."""
+    """Awaits a coroutine, and cancels its task when the coroutine suspends for the n-th time."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], n: int) -> None:
         self.coroutine, self.n, self.was_reached = coroutine, n, False
@@ -126,15 +133,24 @@ class CancelledAt:
                 act, argument = self.coroutine.send, None
 
 
-async def cancel_everywhere(scenario: Any, afterwards: Any = None) -> None:
-    """Run a coroutine function again and again, cancelled one suspension later each time."""
+async def cancel_everywhere(
+    scenario: Callable[[], Coroutine[Any, Any, Any]],
+    afterwards: Callable[[], Coroutine[Any, Any, Any]] | None = None,
+) -> None:
+    """Run a coroutine function again and again, and cancel each run one suspension later.
+
+    Args:
+        scenario: The coroutine function.
+        afterwards: A coroutine function that is called after each cancelled run, to check its traces.
+    """
     for n in range(1000):
         run = CancelledAt(scenario(), n)
         task = asyncio.ensure_future(_awaited(run))
         await asyncio.wait([task])
         try:
             if not run.was_reached:
-                return task.result()
+                task.result()
+                return
             assert task.cancelled(), f"it ended with {task!r}"
             if afterwards is not None:
                 await afterwards()
@@ -149,13 +165,7 @@ async def _awaited(awaitable: Any) -> Any:
 
 
 class ExecutorHarness:
-    """Makes executors, and actors as a run makes them.
-
-    Attributes:
-        can_kill: Whether code that does not return can be ended.
-        owns_cwd: Whether a trial has a working directory and an environment of its own.
-        captures_output: Whether what a trial prints goes to its own file.
-    """
+    """The base of the contract of executors: creates executors, and actors as a run does."""
 
     pytestmark = pytest.mark.asyncio
     can_kill: ClassVar[bool] = True
@@ -163,8 +173,8 @@ class ExecutorHarness:
     captures_output: ClassVar[bool] = True
 
     def make_executor(self) -> Executor:
-        """Return an executor, not yet open, that has room for two actors of one CPU at once."""
-        raise NotImplementedError
+        """Return a new executor, not yet open, for at least two actors of one CPU at once."""
+        raise NotImplementedError(f"{type(self).__name__} must override make_executor()")
 
     @pytest.fixture(autouse=True)
     def _results_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,11 +190,17 @@ class ExecutorHarness:
     async def trial(
         self, pool: Executor, trainable: Any, logdir: Path, trial_id: str, grace_s: float = 10.0
     ) -> AsyncIterator[Actor]:
-        """Lend an actor as a run does."""
+        """Lease an actor as a run does."""
         serialized = await in_thread(pool.prepare, trainable)
-        async with pool.slots.lend(Resources(), self) as share:
-            ids = {"trial_id": trial_id, "trial_name": f"name of {trial_id}", "tag": "x=1"}
+        with await pool.slots.lease(Resources(), self) as lease:
+            ids: dict[str, Any] = {
+                "trial_id": trial_id,
+                "trial_name": f"name of {trial_id}",
+                "tag": "x=1",
+            }
             log = str(logdir / "output.log")
-            spec = ActorSpec(serialized, {}, share, str(logdir), log=log, grace_s=grace_s, **ids)
+            spec = ActorSpec(
+                serialized, {}, lease.share, str(logdir), log=log, grace_s=grace_s, **ids
+            )
             async with pool.start(spec) as actor:
                 yield actor

@@ -1,7 +1,15 @@
-"""The contract of executors: inherit :class:`ExecutorContract` and override ``make_executor``.
+"""The contract of executors, as a test class to subclass. Needs pytest and pytest-asyncio.
 
-What an executor cannot do its subclass says in ``can_kill``, ``owns_cwd`` and ``captures_output``;
-the tests of that are skipped then. What is trained lies in ``executor_trainables``.
+::
+
+    class TestMyExecutor(ExecutorContract):
+        can_kill = False
+
+        def make_executor(self):
+            return MyExecutor(2)
+
+The trainables of the tests are in :mod:`asynctune.testing.trainables`. They are pickled by reference, so
+workers must be able to import this package.
 """
 
 from __future__ import annotations
@@ -9,26 +17,45 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import executor_trainables as given
 import pytest
-from executor_endings import EndingContract
-from executor_harness import COUNTERS, LOSSES, alone, comparable, in_thread, stops
 
 from asynctune import track
 from asynctune.errors import ConfigError, ExecutorError
+from asynctune.executors.base import Executor
 from asynctune.function_runner import wrap_function
 from asynctune.result import TRAINING_ITERATION
+from asynctune.testing import trainables as given
+from asynctune.testing._executor_endings import EndingContract
+from asynctune.testing._executor_harness import (
+    COUNTERS,
+    LOSSES,
+    alone,
+    comparable,
+    in_thread,
+    stops,
+)
+from asynctune.trainable.base import Trainable
 
 
 class ExecutorContract(EndingContract):
-    """What every executor keeps."""
+    """The promises of :class:`asynctune.executors.Executor`. Override :meth:`make_executor`.
+
+    Attributes:
+        can_kill: Whether code that does not return can be killed.
+        owns_cwd: Whether each trial has a process of its own, with a working directory and environment.
+        captures_output: Whether the printed output of a trial goes to its own file.
+    """
 
     # -- training, saving, restoring ----------------------------------------------------------
 
     @pytest.mark.parametrize("cls", COUNTERS)
-    async def test_every_method_of_a_trainable_can_be_awaited(self, cls, tmp_path):
+    async def test_every_method_of_a_trainable_can_be_awaited(
+        self, cls: type[Trainable], tmp_path: Path
+    ) -> None:
         async with self.make_executor() as pool, pool.actor(cls, {"start": 4}) as actor:
             assert (await actor.train())["x"] == 5
             assert await actor.get_config() == {"start": 4}
@@ -54,14 +81,16 @@ class ExecutorContract(EndingContract):
             assert await actor.stop() is None
         assert stops(actor) == 1
 
-    async def test_reset_config_is_false_for_what_does_not_override_it(self):
+    async def test_reset_config_is_false_for_what_does_not_override_it(self) -> None:
         async with self.make_executor() as pool:
             for trainable in (given.Losses, given.plain, given.async_plain):
                 async with pool.actor(trainable, LOSSES) as actor:
                     assert await actor.reset_config(LOSSES) is False
 
     @pytest.mark.parametrize("cls", COUNTERS)
-    async def test_the_results_are_those_of_the_same_class_alone(self, cls):
+    async def test_the_results_are_those_of_the_same_class_alone(
+        self, cls: type[Trainable]
+    ) -> None:
         config = {"start": 2, "tuple": (1, 2)}
         async with self.make_executor() as pool, pool.actor(cls, config) as actor:
             rows = [comparable(await actor.train()) for _ in range(3)]
@@ -69,7 +98,7 @@ class ExecutorContract(EndingContract):
         assert rows[1]["pair"] == [1, {"2": None}]
 
     @pytest.mark.parametrize("form", given.FORMS)
-    async def test_the_results_are_those_of_the_same_function_alone(self, form):
+    async def test_the_results_are_those_of_the_same_function_alone(self, form: str) -> None:
         function = given.FORMS[form]
         async with self.make_executor() as pool, pool.actor(function, LOSSES) as actor:
             steps = [await actor.step() for _ in range(4)]
@@ -84,7 +113,9 @@ class ExecutorContract(EndingContract):
     @pytest.mark.parametrize("by_object", [False, True])
     @pytest.mark.parametrize("layout", ["dict", "file"])
     @pytest.mark.parametrize("cls", COUNTERS)
-    async def test_one_actor_restores_what_another_saved(self, cls, layout, by_object):
+    async def test_one_actor_restores_what_another_saved(
+        self, cls: type[Trainable], layout: str, by_object: bool
+    ) -> None:
         config = {"start": 1, "layout": layout}
         async with (
             self.make_executor() as pool,
@@ -103,7 +134,9 @@ class ExecutorContract(EndingContract):
             assert row["experiment_id"] == first["experiment_id"]
 
     @pytest.mark.parametrize("function", [given.resumes, given.resumes_async])
-    async def test_a_function_goes_on_from_a_checkpoint_that_another_reported(self, function):
+    async def test_a_function_goes_on_from_a_checkpoint_that_another_reported(
+        self, function: Any
+    ) -> None:
         async with self.make_executor() as pool:
             async with pool.actor(function) as donor:
                 step = await donor.step()
@@ -128,8 +161,10 @@ class ExecutorContract(EndingContract):
             given.whoami_async_generator,
         ],
     )
-    async def test_trials_never_share_a_session_or_a_directory(self, trainable, tmp_path):
-        def expected(trial_id, iteration):
+    async def test_trials_never_share_a_session_or_a_directory(
+        self, trainable: Any, tmp_path: Path
+    ) -> None:
+        def expected(trial_id: str, iteration: int) -> dict[str, Any]:
             here = os.path.realpath(tmp_path / trial_id)
             cwd = here if self.owns_cwd else os.path.realpath(".")
             return {"ids": [trial_id, f"name of {trial_id}"], "dir": here, "cwd": cwd,
@@ -147,7 +182,7 @@ class ExecutorContract(EndingContract):
                             assert (await actor.train()).items() >= wanted.items()
                             assert os.path.realpath(actor.logdir) == wanted["dir"]
 
-    async def test_a_thread_of_a_function_reports_for_its_trial(self, tmp_path):
+    async def test_a_thread_of_a_function_reports_for_its_trial(self, tmp_path: Path) -> None:
         async with self.make_executor() as pool:
             if not self.owns_cwd:
                 pytest.skip("trials share the process")
@@ -157,8 +192,8 @@ class ExecutorContract(EndingContract):
                     assert (await actor.train())["ids"][0] == trial_id
                     assert (await actor.step()).ended
 
-    async def test_what_a_trial_prints_goes_to_its_own_file(self, tmp_path):
-        def prints(config):
+    async def test_what_a_trial_prints_goes_to_its_own_file(self, tmp_path: Path) -> None:
+        def prints(config: dict[str, Any]) -> None:
             for step in range(2):
                 print(f"{track.trial_id()} prints {step}")
                 track.log(step=step)
@@ -173,10 +208,10 @@ class ExecutorContract(EndingContract):
                 log = (tmp_path / trial_id / "output.log").read_text()
                 assert log == f"{trial_id} prints 0\n{trial_id} prints 1\n"
 
-    async def test_a_config_is_the_trials_own(self):
-        config = {"nested": {"x": 1}}
+    async def test_a_config_is_the_trials_own(self) -> None:
+        config: dict[str, Any] = {"nested": {"x": 1}}
 
-        def changes(config):
+        def changes(config: dict[str, Any]) -> dict[str, Any]:
             config["nested"]["x"] += 1
             return {"x": config["nested"]["x"]}
 
@@ -186,10 +221,10 @@ class ExecutorContract(EndingContract):
                     assert (await actor.train())["x"] == 2
         assert config == {"nested": {"x": 1}}
 
-    async def test_many_actors_are_served(self):
-        got = {}
+    async def test_many_actors_are_served(self) -> None:
+        got: dict[int, list[int]] = {}
 
-        async def one(pool, start):
+        async def one(pool: Executor, start: int) -> None:
             async with pool.actor(COUNTERS[start % 2], {"start": start}) as actor:
                 got[start] = [(await actor.train())["x"] for _ in range(2)]
 
@@ -197,17 +232,17 @@ class ExecutorContract(EndingContract):
             async with asyncio.TaskGroup() as tasks:
                 for start in range(40):
                     tasks.create_task(one(pool, start))
-            assert pool.pool.lent == 0
+            assert pool.pool.leased == 0
         assert got == {start: [start + 1, start + 2] for start in range(40)}
 
-    async def test_two_functions_of_one_name_run_their_own_code(self):
-        def make(number):
-            def train(config):
+    async def test_two_functions_of_one_name_run_their_own_code(self) -> None:
+        def make(number: int) -> Callable[[dict[str, Any]], None]:
+            def train(config: dict[str, Any]) -> None:
                 track.log(number=number)
 
             return train
 
-        def train(config):
+        def train(config: dict[str, Any]) -> None:
             track.log(number="other code")
 
         async with self.make_executor() as pool:
@@ -220,7 +255,7 @@ class ExecutorContract(EndingContract):
 
     # -- wrong use -----------------------------------------------------------------------------
 
-    async def test_an_executor_that_is_not_open_says_so(self):
+    async def test_an_executor_that_is_not_open_says_so(self) -> None:
         pool = self.make_executor()
         for _ in range(2):
             with pytest.raises(ExecutorError, match="async with"):
@@ -229,19 +264,21 @@ class ExecutorContract(EndingContract):
             async with pool, pool.actor(given.Counter) as actor:
                 assert (await actor.train())["x"] == 1
 
-    async def test_an_executor_of_another_loop_says_so(self):
+    async def test_an_executor_of_another_loop_says_so(self) -> None:
         async with self.make_executor() as pool:
 
-            async def use():
+            async def use() -> None:
                 async with pool.actor(given.Counter):
                     pass
 
             with pytest.raises(ExecutorError, match="another event loop"):
                 await in_thread(asyncio.run, use())
 
-    async def test_impossible_resources_are_an_error_that_carries_the_advice(self):
+    async def test_impossible_resources_are_an_error_that_carries_the_advice(self) -> None:
         async with self.make_executor() as pool:
-            with pytest.raises(ConfigError, match="unknown key 'gpus'"):
+            with pytest.raises(
+                ConfigError, match=r"key of resources must be one of cpu, .*, got 'gpus'"
+            ):
                 async with pool.actor(given.Counter, resources={"gpus": 1}):
                     pass
             if math.isinf(pool.pool.cpus):

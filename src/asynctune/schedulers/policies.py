@@ -1,7 +1,7 @@
-"""The files that say which trial took over from which: one line of JSON for each exploit.
+"""Policy files: the exploits of a population, one line of JSON for each.
 
-``pbt_global.txt`` has them all, in order. ``pbt_policy_<trial_id>.txt`` has the line of descent of one
-trial's state: how its hyperparameters went from the first configuration to the current one.
+``pbt_global.txt`` has all exploits, in order. ``pbt_policy_<trial_id>.txt`` has the lineage of one trial's
+state: the exploits that led from the first configuration to the current one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asynctune.errors import ConfigError
 from asynctune.result import strict_json
 
 GLOBAL_FILE = "pbt_global.txt"
-_WANTED = (
+_FORM = (
     "a list of the target's tag, the donor's tag, the target's iteration, the donor's iteration, the "
     "donor's config and the new config"
 )
@@ -24,15 +24,15 @@ _WANTED = (
 
 @dataclass(frozen=True, slots=True)
 class PolicyLine:
-    """One exploit, as the files have it.
+    """One exploit, as a line of a policy file.
 
     Args:
-        target_tag: The label of the trial that took over, before it did.
-        donor_tag: The label of the trial whose state it took.
-        target_iteration: The ``training_iteration`` at which the target was.
-        donor_iteration: That of the state which it took, where it goes on.
-        donor_config: The donor's configuration.
-        config: The target's new one.
+        target_tag: The label of the trial that took over a state, before the exploit.
+        donor_tag: The label of the trial whose state was taken over.
+        target_iteration: The ``training_iteration`` of the target before the exploit.
+        donor_iteration: The ``training_iteration`` of the state taken over, where the target goes on.
+        donor_config: The configuration of the donor.
+        config: The new configuration of the target.
     """
 
     target_tag: str
@@ -43,7 +43,7 @@ class PolicyLine:
     config: Mapping[str, Any]
 
     def text(self) -> str:
-        """Return the line, without its end."""
+        """Return the line without a line break."""
         return strict_json(
             [
                 self.target_tag, self.donor_tag, self.target_iteration, self.donor_iteration,
@@ -53,15 +53,15 @@ class PolicyLine:
 
 
 def policy_file(trial_id: str) -> str:
-    """Return the name of a trial's file."""
+    """Return the name of the policy file of a trial."""
     return f"pbt_policy_{trial_id}.txt"
 
 
 def read_policy(path: str | os.PathLike[str]) -> list[PolicyLine]:
-    """Read a file.
+    """Read a policy file.
 
     Raises:
-        ConfigError: It cannot be read, or a line is no good; the message has its number.
+        ConfigError: The file cannot be read, or a line is malformed; the message has the line's number.
     """
     name = os.fspath(path)
     try:
@@ -70,25 +70,25 @@ def read_policy(path: str | os.PathLike[str]) -> list[PolicyLine]:
     except OSError as exc:
         raise ConfigError(f"the policy file {name} cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"the policy file {name} is no text: {exc}") from exc
+        raise ConfigError(f"the policy file {name} is not UTF-8 text: {exc}") from exc
     return [
-        _parsed(f"line {number} of the policy file {name}", line)
+        _parse_line(f"line {number} of the policy file {name}", line)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
 
 
-def _parsed(where: str, line: str) -> PolicyLine:
+def _parse_line(line_name: str, line: str) -> PolicyLine:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as exc:
-        raise ConfigError(f"{where} is no JSON ({exc}); {_WANTED} is wanted") from exc
+        raise ConfigError(f"{line_name} must be {_FORM}; it is no JSON ({exc})") from exc
     if not isinstance(fields, list) or len(fields) != 6:
-        raise ConfigError(f"{where} is {line[:80]!r}; {_WANTED} is wanted")
+        raise ConfigError(f"{line_name} must be {_FORM}, got {line[:80]!r}")
     kinds: list[Any] = [str, str, int | None, int | None, dict, dict]
     for position, (field, kind) in enumerate(zip(fields, kinds, strict=True)):
         if isinstance(field, bool) or not isinstance(field, kind):
             raise ConfigError(
-                f"{where} has {str(field)[:80]!r} as item {position}; {_WANTED} is wanted"
+                f"{line_name} must be {_FORM}, got {str(field)[:80]!r} as item {position}"
             )
     return PolicyLine(*fields)

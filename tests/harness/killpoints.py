@@ -10,8 +10,8 @@ from typing import Any
 from asynctune.experiment.analysis import ExperimentAnalysis
 from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.experiment.status import Status
-from asynctune.testing.kills import Drivers
-from asynctune.testing.ledger import Ledger
+from harness.kills import Drivers
+from harness.ledger import Ledger
 
 _SPREAD = 7919  # a prime: the points of one experiment lie between those of another
 
@@ -52,7 +52,7 @@ class Experiment:
     """The experiment that is killed.
 
     Args:
-        target: ``"module:function"``, as :class:`~asynctune.testing.kills.Drivers` takes it.
+        target: ``"module:function"``, as :class:`~harness.kills.Drivers` takes it.
         name: The directory of the experiment in the one that the function is given.
         ledger: Gives the ledger of such a directory.
         rows: What the experiment has come to; the same whenever it ends undisturbed.

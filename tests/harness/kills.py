@@ -68,7 +68,8 @@ class Drivers:
     def __init__(self, target: str, path: Sequence[str] = (), stderr: int | None = None) -> None:
         given = json.dumps([*path, *filter(None, sys.path)])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asynctune.testing.kills", target, given],
+            [sys.executable, "-m", "harness.kills", target, given],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if stderr is None else stderr,
