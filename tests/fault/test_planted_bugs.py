@@ -133,14 +133,14 @@ BUGS = [
         "experiment/journal.py",
         '            self._break(exc, "cannot be made durable")\n',
         "            pass\n",
-        "unit/test_journal.py",
+        "unit/experiment/test_journal.py",
     ),
     Bug(
         "the sums of a checkpoint's files are not compared",
         "storage/checkpoints/directory.py",
         "        if _digest(path)[1] != digest:\n",
         "        if False:\n",
-        "unit/test_checkpoint.py",
+        "unit/storage/checkpoints/test_directory.py",
     ),
     Bug(
         "only the worker is killed, and not what it has started",

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import pickle
-import threading
 import tracemalloc
 
 import pytest
@@ -284,16 +283,14 @@ def test_a_save_of_which_a_file_is_gone_takes_with_it_what_it_has_stored(storage
 def test_what_could_not_be_removed_then_is_removed_after_a_later_commit(scripted, local):
     commits = Commits(scripted)
 
-    stored = threading.Event()
+    uploads = itertools.count()
 
-    def is_down(call):  # from the first upload of "c" on, while "a" comes to be stored
-        if call.endswith("/c"):
-            assert stored.wait(20)
-        if call.endswith("/c") or call.startswith(("list checkpoint", "delete")):
+    def is_down(call):  # from the second upload on
+        is_later = call.startswith("upload") and next(uploads)
+        if is_later or call.startswith(("list checkpoint", "delete")):
             raise StorageError(f"{call} failed")
 
     scripted.script.before = is_down
-    scripted.script.after = lambda call: stored.set() if call.endswith("/a") else None
     with pytest.raises(StorageError, match="upload"):
         commits.commit(saved(local, "checkpoint_1", OLD))
     assert files_below_now(scripted, "checkpoint_1")

@@ -14,7 +14,7 @@ import asynctune as tune
 from asynctune.errors import ConfigError
 from asynctune.simulate import Curve, Curves
 
-DIGITS = Path(__file__).parents[2] / "benchmarks" / "data" / "digits_curves.jsonl.gz"
+DIGITS = Path(__file__).parents[3] / "benchmarks" / "data" / "digits_curves.jsonl.gz"
 
 
 def curve(lr=0.1, layers=1, solver="sgd", steps=3):
