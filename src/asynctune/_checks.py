@@ -14,8 +14,10 @@ import functools
 import inspect
 import math
 import numbers
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, SupportsFloat, SupportsIndex
 
 from asynctune.errors import ConfigError, TuneError
@@ -170,6 +172,31 @@ def check_fraction(owner: str, name: str, value: Any) -> float:
 def check_seed(owner: str, value: Any) -> int | None:
     """Return the argument ``seed``: None, or an int of at least 0."""
     return None if value is None else check_int(owner, "seed", value, 0)
+
+
+def check_seconds(
+    owner: str, name: str, value: Any, *, zero: bool = False, finite: bool = True
+) -> float:
+    """Return a number of seconds, or the seconds of a timedelta, as a float.
+
+    Args:
+        owner: The class or function that takes the argument; ``""`` for ``run``.
+        name: The name of the argument.
+        value: The value that was passed.
+        zero: Whether 0 is accepted.
+        finite: Whether infinity is refused.
+
+    Raises:
+        ConfigError: The value is no number of seconds, or is out of bounds.
+    """
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds = None if isinstance(given, bool) else as_float(given)
+    most = math.inf if not finite else sys.float_info.max
+    if seconds is not None and (0 < seconds <= most or (zero and seconds == 0)):
+        return seconds
+    bound = "0 or more" if zero else "more than 0"
+    what = f"a timedelta or a{' finite' if finite else ''} number of seconds, {bound}"
+    raise argument_error(owner, name, what, value)
 
 
 def check_bool(owner: str, name: str, value: Any) -> bool:

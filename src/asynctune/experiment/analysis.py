@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from asynctune._checks import check_choice, check_mode
 from asynctune.errors import ConfigError, MetricMissing, TrialError, TuneError
 from asynctune.experiment.reader import FILE_NAME, JournalReader
 from asynctune.experiment.state import state_from_disk
@@ -131,8 +132,7 @@ class ExperimentAnalysis:
             MetricMissing: No trial has reported the metric.
         """
         metric, mode = self._objective(metric, mode)
-        if scope not in _SCOPES:
-            raise ConfigError(f"scope must be one of {', '.join(_SCOPES)}, got {scope!r}")
+        check_choice("", "scope", scope, *_SCOPES)
         best: Trial | None = None
         best_score = math.nan
         seen: set[str] = set()
@@ -297,9 +297,7 @@ class ExperimentAnalysis:
         if metric is None or mode is None:
             missing = "metric" if metric is None else "mode"
             raise ConfigError(f"{missing} must be passed, since the run had none")
-        if mode not in ("min", "max"):
-            raise ConfigError(f"mode must be 'min' or 'max', got {mode!r}")
-        return metric, mode
+        return metric, check_mode("", "mode", mode)
 
 
 def Analysis(path: str | os.PathLike[str]) -> ExperimentAnalysis:

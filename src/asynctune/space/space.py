@@ -71,11 +71,6 @@ class Space:
         self._paths = {path_text(path): path for path in paths}
         self.samplers: dict[str, Domain] = {path_text(p): scan.samplers[p] for p in paths}
 
-    @property
-    def has_markers(self) -> bool:
-        """Whether two variants can differ."""
-        return bool(self.markers)
-
     def fingerprint(self) -> dict[str, str]:
         """Return the description of each path; see :mod:`asynctune.space.fingerprint`."""
         return fingerprint(self._tree)

@@ -7,14 +7,14 @@ in a storage is described in :mod:`asynctune.storage.checkpoints.commits`, the l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
-from asynctune.errors import ConfigError, UnsafePath
+from asynctune._checks import check_seconds
+from asynctune.errors import UnsafePath
 
 _MAX_KEY_BYTES = 1024
 
@@ -53,12 +53,7 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for name in ("connect_timeout_s", "read_timeout_s", "operation_timeout_s"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and 0 < value < math.inf):
-                raise ConfigError(
-                    f"{name} must be a finite number of seconds above 0, got {value!r}"
-                )
+            object.__setattr__(self, name, check_seconds("", name, getattr(self, name)))
 
 
 @runtime_checkable

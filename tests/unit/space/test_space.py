@@ -273,9 +273,8 @@ def test_a_space_tells_what_it_holds():
     space = Space({"b": uniform(0, 1), "a": [grid_search([1, 2])], "c": 3})
     assert space.markers == ("a/0", "b")
     assert space.is_random
-    assert space.has_markers
     assert not Space({"a": grid_search([1, 2])}).is_random
-    assert not Space({"a": 1}).has_markers
+    assert Space({"a": 1}).markers == ()
     assert Space({}).grid_size == 1
 
 

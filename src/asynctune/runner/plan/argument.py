@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import numbers
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -122,10 +121,7 @@ def one_of(*choices: str) -> Callable[[str, Any], str]:
     """Return a check for one of several strings."""
 
     def checked(name: str, value: Any) -> str:
-        if isinstance(value, str) and value in choices:
-            return value
-        expected = " or ".join(map(repr, choices))
-        raise argument_error("", name, expected, value)
+        return _checks.check_choice("", name, value, *choices)
 
     return checked
 
@@ -136,19 +132,11 @@ def seconds(*, zero: bool = False) -> Callable[[str, Any], float]:
     Args:
         zero: Whether 0 is allowed.
     """
-    bound = "0 or more" if zero else "more than 0"
 
     def checked(name: str, value: Any) -> float:
         if value is None:
             return math.inf
-        given = value.total_seconds() if isinstance(value, timedelta) else value
-        number = math.nan
-        if not isinstance(given, bool) and isinstance(given, numbers.Real):
-            with suppress(OverflowError):
-                number = float(given)
-        if number > 0 or (zero and number == 0):
-            return number
-        raise argument_error("", name, f"a timedelta or a number of seconds, {bound}", value)
+        return _checks.check_seconds("", name, value, zero=zero, finite=False)
 
     return checked
 
@@ -169,16 +157,21 @@ def instance(kind: type[Value], described: str) -> Callable[[str, Any], Value]:
     return checked
 
 
-def function(*parameters: str, allow_async: bool = False) -> Callable[[str, Any], Any]:
+def function(
+    *parameters: str, allow_class: bool = False, allow_async: bool = False
+) -> Callable[[str, Any], Any]:
     """Return a check for a callable.
 
     Args:
         *parameters: The names of the arguments that the run calls the function with.
+        allow_class: Whether a class such as ``str`` is a function, too.
         allow_async: Whether the function may be ``async def``.
     """
 
     def checked(name: str, value: Any) -> Any:
-        return _checks.check_callable("", name, value, *parameters, allow_async=allow_async)
+        return _checks.check_callable(
+            "", name, value, *parameters, allow_class=allow_class, allow_async=allow_async
+        )
 
     return checked
 

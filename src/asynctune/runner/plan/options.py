@@ -236,7 +236,7 @@ class Options:
     )
     trial_name_creator: Unchanged[Callable[[Trial], str] | None] = Argument(
         None,
-        argument.optional(argument.function("trial")),
+        argument.optional(argument.function("trial", allow_class=True)),
         "A function that makes the label of a trial; directories are named by trial id.",
     )
     seed: Unchanged[int | None] = Argument(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from asynctune._checks import argument_error
+from asynctune._checks import check_seconds
 from asynctune.errors import TrialError
 from asynctune.experiment.trial import Trial
 from asynctune.resources import Resources
@@ -34,19 +32,12 @@ class Retry:
     def __post_init__(self) -> None:
         if self.resources is not None:
             Resources.from_mapping(self.resources, "resources of Retry")
-        delay: Any = self.delay
-        if isinstance(delay, timedelta):
-            delay = delay.total_seconds()
-        is_number = isinstance(delay, numbers.Real) and not isinstance(delay, bool)
-        if not (is_number and 0 <= delay < math.inf):
-            what = "a timedelta or a number of seconds, 0 or more"
-            raise argument_error("Retry", "delay", what, self.delay)
+        check_seconds("Retry", "delay", self.delay, zero=True)
 
     @property
     def seconds(self) -> float:
         """The delay in seconds."""
-        delay = self.delay
-        return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        return check_seconds("Retry", "delay", self.delay, zero=True)
 
 
 OnFailure: TypeAlias = Callable[[Trial, TrialError], Retry | Awaitable[Retry | None] | None]

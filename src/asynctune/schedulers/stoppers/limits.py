@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from asynctune._checks import argument_error, check_int, check_number, naming_argument
+from asynctune._checks import argument_error, check_int, check_seconds, naming_argument
 from asynctune.errors import MetricMissing
 from asynctune.result import TIME_SINCE_RESTORE, TIMESTAMP, TRAINING_ITERATION, Row
 from asynctune.schedulers.base import time_of
@@ -51,8 +51,7 @@ class TimeoutStopper(Stopper):
     """
 
     def __init__(self, timeout: float | timedelta) -> None:
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        self._timeout = check_number(type(self).__name__, "timeout", seconds, above=0)
+        self._timeout = check_seconds(type(self).__name__, "timeout", timeout)
         self._elapsed = 0.0
         self._latest = -math.inf
 
