@@ -97,7 +97,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"storage_options has .region."):
         open_storage(tmp_path, {"region": "x"})
     with pytest.raises(
-        ConfigError, match=r"storage_options: read_timeout_s must be .* above 0, got 0"
+        ConfigError, match=r"storage_options: read_timeout_s must be .* more than 0, got 0"
     ):
         open_storage("s3://bucket/x", {"read_timeout_s": 0})
     with pytest.raises(ConfigError, match="storage_options"):

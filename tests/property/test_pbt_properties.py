@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import asynctune as tune
-from asynctune.callbacks.pbt_policies import PbtPolicyFiles, policy_line
+from asynctune.callbacks.pbt_policies import PbtPolicyFiles
 from asynctune.experiment import events as ev
 from asynctune.schedulers import Decision, Exploit
 from asynctune.schedulers._explore import check_mutations, explore
@@ -213,6 +213,15 @@ def test_whatever_was_there_explore_gives_what_the_samplers_can(config, rng, pro
     ),
     st.integers(0, 2**32),
 )
+@example(  # a trial that takes over the same state twice, with the same new configuration
+    [
+        [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0] * 12,
+        [0.0] * 12,
+    ],
+    89258,
+)
 def test_a_policy_file_replays_the_configurations_of_its_trial(tmp_path_factory, curves, seed):
     directory = tmp_path_factory.mktemp("policies")
     played = play(
@@ -235,7 +244,7 @@ def test_a_policy_file_replays_the_configurations_of_its_trial(tmp_path_factory,
         elif isinstance(event, ev.Checkpointed):
             saved[event.path] = dict(line[event.trial_id])
         elif isinstance(event, ev.Exploited):
-            files.write(policy_line(event), event.trial_id, event.donor)
+            files.append(event)
             line[event.trial_id] = dict(saved[event.checkpoint])
             current[event.trial_id] = event.config
     for name, trial in played.trials.items():

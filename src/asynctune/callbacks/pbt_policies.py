@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from asynctune.callbacks.base import Callback
 from asynctune.experiment import events as ev
@@ -26,24 +28,20 @@ class PbtPolicyLog(Callback):
         self._history = history
 
     def catch_up(self) -> None:
-        """Write the exploits that the previous runs did not. Slow; call it in a thread."""
-        # A driver that died may have recorded an exploit in the journal alone.
-        for _, event in self._history.reader.events() if self._history is not None else ():
-            if isinstance(event, ev.Exploited):
-                self._write(event)
+        """Make the files those of the journal of the previous runs. Slow; call it in a thread."""
+        if self._history is not None:
+            events = (event for _, event in self._history.reader.events())
+            self._files.rebuild(event for event in events if isinstance(event, ev.Exploited))
 
     def on_trial_exploit(self, trial: Trial, exploit: ev.Exploited) -> None:
-        self._write(exploit)
-
-    def _write(self, event: ev.Exploited) -> None:
-        self._files.write(policy_line(event), event.trial_id, event.donor)
+        self._files.append(exploit)
 
 
 class PbtPolicyFiles:
     """Writes the policy files of one experiment. Blocks; call it in a thread.
 
-    Lines come in the order of their exploits. A line that the files have already is not written again, so
-    a writer that was interrupted may begin again with any earlier line.
+    The global file holds a line for each exploit. The file of a trial holds the lines of its donor at that
+    moment, and then the line of its own exploit: the configurations that led to its state.
 
     Args:
         directory: The directory of the experiment.
@@ -51,48 +49,47 @@ class PbtPolicyFiles:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = os.fspath(directory)
-        self._written: set[str] | None = None
 
-    def write(self, line: PolicyLine, target_id: str, donor_id: str) -> None:
-        """Append a line to the global file, and write the target's file: the donor's lines and this one.
-
-        Args:
-            line: The line.
-            target_id: The trial that took over another's state.
-            donor_id: The trial whose state it took, perhaps the target itself.
+    def append(self, exploit: ev.Exploited) -> None:
+        """Append the line of an exploit to the global file, and write the file of its target.
 
         Raises:
             StorageError: The files cannot be written.
         """
-        text = line.text() + "\n"
+        text = policy_line(exploit).text() + "\n"
+        target = policy_file(exploit.trial_id)
+        with self._naming(GLOBAL_FILE, target):
+            inherited = read_text(self._path(policy_file(exploit.donor))) or ""
+            carry_out(Replace(self._path(target), inherited + text))
+            carry_out(Append(self._path(GLOBAL_FILE), text))
+
+    def rebuild(self, exploits: Iterable[ev.Exploited]) -> None:
+        """Make the files hold exactly these exploits, whatever a crash has left in them.
+
+        Lines are not compared one by one: an exploit may repeat the text of an earlier one.
+
+        Raises:
+            StorageError: The files cannot be written.
+        """
+        texts = {GLOBAL_FILE: ""}
+        for exploit in exploits:
+            text = policy_line(exploit).text() + "\n"
+            texts[GLOBAL_FILE] += text
+            inherited = texts.get(policy_file(exploit.donor), "")
+            texts[policy_file(exploit.trial_id)] = inherited + text
+        for name, text in texts.items():
+            with self._naming(name):
+                if text and read_text(self._path(name)) != text:
+                    carry_out(Replace(self._path(name), text))
+
+    @contextmanager
+    def _naming(self, *names: str) -> Iterator[None]:
+        """Name the files in the error of a failed call."""
         try:
-            self._write(text, target_id, donor_id)
+            yield
         except OSError as exc:
-            doing = f"cannot write {self._path(GLOBAL_FILE)} or {policy_file(target_id)}"
-            raise storage_error(exc, doing) from exc
-
-    def _write(self, text: str, target_id: str, donor_id: str) -> None:
-        if self._written is None:
-            self._written = self._read_global()
-        if text in self._written:
-            return
-        # The global file is written last, so a line in it is also in the target's file. After a crash in
-        # between, the donor's file is still as it was when the line was first written.
-        target = self._path(policy_file(target_id))
-        if not (read_text(target) or "").endswith(text):
-            inherited = read_text(self._path(policy_file(donor_id))) or ""
-            carry_out(Replace(target, inherited + text))
-        carry_out(Append(self._path(GLOBAL_FILE), text))
-        self._written.add(text)
-
-    def _read_global(self) -> set[str]:
-        """Return the lines of the global file, and cut off a line that a crash left unfinished."""
-        path = self._path(GLOBAL_FILE)
-        text = read_text(path) or ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            carry_out(Replace(path, whole))
-        return set(whole.splitlines(keepends=True))
+            paths = " or ".join(map(self._path, names))
+            raise storage_error(exc, f"cannot write {paths}") from exc
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name)

@@ -9,21 +9,40 @@ import pytest
 from asynctune.callbacks.pbt_policies import PbtPolicyFiles, policy_line
 from asynctune.errors import ConfigError, StorageError
 from asynctune.experiment.events import Exploited
-from asynctune.schedulers.policies import PolicyLine, read_policy
+from asynctune.schedulers.policies import read_policy
 
 
-def line(target, donor, at, x):
-    return PolicyLine(f"{target}-tag", f"{donor}-tag", at, at + 1, {"x": x - 1}, {"x": x})
+def exploit(target, donor, at, x):
+    return Exploited(
+        trial_id=target, donor=donor, checkpoint=f"{donor}/checkpoint_{at + 1}", iteration=at + 1,
+        target_iteration=at, resume_sequence=at, config={"x": x}, given=None, tag="x",
+        donor_config={"x": x - 1}, donor_tag=f"{donor}-tag", target_tag=f"{target}-tag", wall_time=0.0,
+    )  # fmt: skip
 
 
-A_FROM_B = line("a", "b", 4, 2), "a", "b"
-C_FROM_A = line("c", "a", 8, 3), "c", "a"
-A_FROM_D = line("a", "d", 12, 4), "a", "d"
-ALL = [A_FROM_B, C_FROM_A, A_FROM_D]
+A_FROM_B = exploit("a", "b", 4, 2)
+C_FROM_A = exploit("c", "a", 8, 3)
+A_FROM_D = exploit("a", "d", 12, 4)
+A_FROM_ITSELF = exploit("a", "a", 16, 5)
+ALL = [A_FROM_B, C_FROM_A, A_FROM_D, A_FROM_B, A_FROM_ITSELF, A_FROM_ITSELF, C_FROM_A]
+
+
+def lines(*exploits):
+    return [policy_line(each) for each in exploits]
 
 
 def files_in(directory):
     return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """The files of all exploits."""
+    (tmp_path / "whole").mkdir()
+    files = PbtPolicyFiles(tmp_path / "whole")
+    for each in ALL:
+        files.append(each)
+    return files_in(tmp_path / "whole")
 
 
 def test_an_event_becomes_a_line_of_six_items():
@@ -39,69 +58,63 @@ def test_an_event_becomes_a_line_of_six_items():
 
 def test_the_file_of_a_trial_begins_with_what_its_donor_went_through(tmp_path):
     files = PbtPolicyFiles(tmp_path)
-    for each in ALL:
-        files.write(*each)
-    assert read_policy(tmp_path / "pbt_global.txt") == [each[0] for each in ALL]
-    assert read_policy(tmp_path / "pbt_policy_c.txt") == [A_FROM_B[0], C_FROM_A[0]]
-    assert read_policy(tmp_path / "pbt_policy_a.txt") == [A_FROM_D[0]]
+    for each in ALL[:3]:
+        files.append(each)
+    assert read_policy(tmp_path / "pbt_global.txt") == lines(*ALL[:3])
+    assert read_policy(tmp_path / "pbt_policy_c.txt") == lines(A_FROM_B, C_FROM_A)
+    assert read_policy(tmp_path / "pbt_policy_a.txt") == lines(A_FROM_D)
     assert len(files_in(tmp_path)) == 3
 
 
-def test_a_trial_may_take_over_from_itself(tmp_path):
+def test_a_trial_may_take_over_from_itself_and_repeat_an_earlier_exploit(tmp_path):
     files = PbtPolicyFiles(tmp_path)
-    files.write(*A_FROM_B)
-    itself = line("a", "a", 20, 9)
-    files.write(itself, "a", "a")
-    assert read_policy(tmp_path / "pbt_policy_a.txt") == [A_FROM_B[0], itself]
-
-
-@pytest.mark.parametrize("done", range(4))
-@pytest.mark.parametrize("again_from", range(4))
-def test_what_was_written_before_a_crash_is_not_written_again(tmp_path, done, again_from):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    cut.mkdir()
     for each in ALL:
-        PbtPolicyFiles(whole).write(*each)
-    files = PbtPolicyFiles(cut)
+        files.append(each)
+    assert read_policy(tmp_path / "pbt_global.txt") == lines(*ALL)
+    of_a = [A_FROM_B, A_FROM_ITSELF, A_FROM_ITSELF]
+    assert read_policy(tmp_path / "pbt_policy_a.txt") == lines(*of_a)
+    assert read_policy(tmp_path / "pbt_policy_c.txt") == lines(*of_a, C_FROM_A)
+
+
+@pytest.mark.parametrize("done", range(len(ALL) + 1))
+@pytest.mark.parametrize("known", range(len(ALL) + 1))
+def test_a_resume_writes_what_its_journal_says_and_goes_on(tmp_path, whole, done, known):
     for each in ALL[:done]:
-        files.write(*each)
-    files = PbtPolicyFiles(cut)
-    for each in ALL[min(done, again_from) :]:
-        files.write(*each)
-    assert files_in(cut) == files_in(whole)
-
-
-def test_a_line_that_a_crash_cut_is_written_whole_the_next_time(tmp_path):
+        PbtPolicyFiles(tmp_path).append(each)
     files = PbtPolicyFiles(tmp_path)
-    for each in ALL:
-        files.write(*each)
-    wanted = files_in(tmp_path)
-    path = tmp_path / "pbt_global.txt"
-    text = path.read_bytes()
+    files.rebuild(ALL[: max(done, known)])  # the journal has what the files have, and perhaps more
+    for each in ALL[max(done, known) :]:
+        files.append(each)
+    (tmp_path / "whole").rename(tmp_path.with_name(f"{tmp_path.name}-whole"))
+    assert files_in(tmp_path) == whole
+
+
+@pytest.mark.parametrize("name", ["pbt_global.txt", "pbt_policy_a.txt", "pbt_policy_c.txt"])
+def test_a_file_that_a_crash_cut_anywhere_is_whole_after_a_resume(tmp_path, whole, name):
+    directory = tmp_path / "whole"
+    text = (directory / name).read_bytes()
     for size in range(len(text)):
-        path.write_bytes(text[:size])
-        files = PbtPolicyFiles(tmp_path)
-        for each in ALL[text[:size].count(b"\n") :]:
-            files.write(*each)
-        assert files_in(tmp_path) == wanted
+        (directory / name).write_bytes(text[:size])
+        PbtPolicyFiles(directory).rebuild(ALL)
+        assert files_in(directory) == whole
 
 
-def test_a_crash_between_the_two_files_is_mended(tmp_path):
-    files = PbtPolicyFiles(tmp_path)
-    for each in ALL:
-        files.write(*each)
-    wanted = files_in(tmp_path)
-    path = tmp_path / "pbt_global.txt"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    PbtPolicyFiles(tmp_path).write(*A_FROM_D)
-    assert files_in(tmp_path) == wanted
+def test_files_that_are_right_are_not_written_again(tmp_path, whole):
+    directory = tmp_path / "whole"
+    before = {path: path.stat().st_ino for path in directory.iterdir()}
+    PbtPolicyFiles(directory).rebuild(ALL)
+    assert {path: path.stat().st_ino for path in directory.iterdir()} == before
 
 
 def test_a_directory_that_is_not_there_is_a_storage_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"cannot write .*pbt_global\.txt or pbt_policy_a\.txt"):
-        PbtPolicyFiles(tmp_path / "file").write(*A_FROM_B)
+    files = PbtPolicyFiles(tmp_path / "file")
+    with pytest.raises(
+        StorageError, match=r"cannot write .*pbt_global\.txt or .*pbt_policy_a\.txt"
+    ):
+        files.append(A_FROM_B)
+    with pytest.raises(StorageError, match=r"cannot write .*pbt_global\.txt"):
+        files.rebuild(ALL)
 
 
 @pytest.mark.parametrize(
