@@ -2,7 +2,7 @@
 
 ``python benchmarks/kill_matrix.py --setup`` makes the environment of the other systems, once; then
 ``python benchmarks/kill_matrix.py`` prints the table, or without that environment asynctune's part
-of it. The drivers and what each of them is asked to do are in ``benchmarks/kills/``. Linux only.
+of it. The drivers and their work are in ``benchmarks/kills/``. Linux only.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def arguments() -> argparse.Namespace:
     )
     given = parser.parse_args()
     if given.seeds < 1:
-        parser.error(f"--seeds is {given.seeds}; at least 1 is wanted")
+        parser.error(f"--seeds must be an int of at least 1, got {given.seeds}")
     return given
 
 

@@ -1,13 +1,12 @@
-"""Make the table of learning curves that the simulator is measured on: MLPs trained on digits.
+"""Make the table of learning curves for the benchmarks of the simulator: MLPs trained on digits.
 
-Run as `nice python benchmarks/make_curves.py [--configurations 1060] [--chunks DIRECTORY]`. It trains
-scikit-learn's MLPClassifier on 1,000 of the 1,797 digits, epoch by epoch, and measures it on the other
-797 after each. Configuration `i` depends on `i` alone, so more of them can be added later. Every 20
-configurations go into a file of DIRECTORY; a run that was cut short goes on from there. At the end the
-table is written, in the form that `asynctune.simulate.Curves` loads.
+Run as `nice python benchmarks/make_curves.py [--configurations 1060] [--chunks DIRECTORY]`. The script
+trains scikit-learn's MLPClassifier on 1,000 of the 1,797 digits, epoch by epoch, and measures the accuracy
+on the other 797 after each epoch. Configuration `i` depends on `i` alone, so more configurations can be
+added later. Every 20 configurations go into a file of DIRECTORY, from which an interrupted run continues.
+At the end the script writes the table, in the form that `asynctune.simulate.Curves` loads.
 
-Needs scikit-learn (the extra `examples`) and, for as many as are committed, about half an hour
-of one CPU.
+The script needs scikit-learn (the extra `examples`), and about half an hour of one CPU for the whole table.
 """
 
 import argparse
@@ -34,7 +33,7 @@ EPOCHS = 50
 CHUNK = 20
 TABLE = Path(__file__).parent / "data" / "digits_curves.jsonl.gz"
 
-# What is drawn, in the words of Curves: the searchers' space is made of this.
+# The domains of the configurations, in the form of Curves: the searchers' space is made of them.
 DOMAINS = {
     "learning_rate_init": {"kind": "loguniform", "lower": 1e-5, "upper": 1.0},
     "alpha": {"kind": "loguniform", "lower": 1e-7, "upper": 1.0},
@@ -48,7 +47,7 @@ DOMAINS = {
 
 
 def configuration(index):
-    """The configuration of this index, the same on every machine."""
+    """Return the configuration of an index, the same on every machine."""
     rng = np.random.default_rng([4, index])
     config = {}
     for name, domain in DOMAINS.items():
@@ -69,7 +68,7 @@ def configuration(index):
 
 
 def digits():
-    """The fixed split: 1,000 digits to train on, 797 to measure with."""
+    """Return the fixed split: 1,000 digits for training, 797 for measurement."""
     pixels, labels = load_digits(return_X_y=True)
     return train_test_split(pixels / 16.0, labels, train_size=1000, random_state=0, stratify=labels)
 
@@ -77,7 +76,7 @@ def digits():
 def curve(index, data):
     """Train one configuration and measure it after every epoch.
 
-    A network that diverges is not trained on: its loss is null from there on, its accuracy that of a
+    The training of a network that diverges ends: its loss is null from then on, its accuracy that of a
     constant answer.
     """
     train_pixels, valid_pixels, train_labels, valid_labels = data

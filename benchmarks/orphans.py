@@ -1,11 +1,11 @@
-"""How many processes are alive 2 s after ``kill -9`` of a driver, or of a worker server.
+"""Count the processes that are alive 2 s after ``kill -9`` of a driver, or of a worker server.
 
 Workers are asleep, hold the GIL, are stopped, or have children; drivers have started their pool in the main
-thread or in one that has ended, and have or have not a forked child of their own that lives on.
+thread or in one that has ended, and have or have not forked a child of their own, which stays alive.
 
-``python benchmarks/orphans.py``: each of the 16 cases once. ``--count 500``: so many drivers, the cases in
+``python benchmarks/orphans.py``: each of the 16 cases once. ``--count 500``: 500 drivers, the cases in
 turn. ``--server``: the same for worker servers, where each trial also has to get ``WorkerDied`` and to be
-tried again. Ends with an error if anything was alive or wrong.
+retried. The script fails if any process was alive or any result wrong.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""How soon schedulers and searchers find what is good: ours, Ray Tune's and Optuna's, in virtual time.
+"""The time in which schedulers and searchers find good configurations: ours, Ray Tune's and Optuna's.
 
 ``python benchmarks/search_quality.py`` searches the committed table of learning curves for 50 seeds on
-4 and on 64 simulated workers, and prints what was found when. ``--peers PYTHON``, a Python with
-``ray[tune]`` and ``optuna``, adds theirs on the same table, seeds and configurations. ``--tables``
-compares TPE with random search on 12 tables more. ``--plot FILE`` draws it, if matplotlib is installed.
+4 and on 64 simulated workers, and prints the best results over time. ``--peers PYTHON``, a Python with
+``ray[tune]`` and ``optuna``, adds the peers on the same table, seeds and configurations. ``--tables``
+compares TPE with random search on 12 more tables. ``--plot FILE`` draws a plot, if matplotlib is
+installed.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from asynctune.space.domains import Choice, LogRandInt, LogUniform, RandInt  # n
 
 TABLE = HERE / "data" / "digits_curves.jsonl.gz"
 LIMITS = {4: 25.0, 64: 1.5}
-"""For how many simulated seconds is searched, by workers: about as much of all workers' time."""
+"""The simulated seconds of a search, by the number of workers: about the same time of all workers."""
 
 MARKED = 4
 LONG = 45.0
-"""For how long the mark is waited for: longer than 100 configurations take on 4 workers."""
+"""The simulated seconds of a search for the mark: more than 100 configurations take on 4 workers."""
 
 THEIRS = {"Ray": ["TPE", "ASHA", "HyperBand", "median", "PBT"],
           "Optuna": ["TPE", "ASHA", "HyperBand", "median"]}  # fmt: skip
 DRAWN = 8_000
-_curves: list[Curves] = []  # of this process: loaded once
+_curves: list[Curves] = []  # loaded once in each process
 
 
 def curves() -> Curves:
@@ -52,7 +53,7 @@ def curves() -> Curves:
 
 
 def search(key: tuple[str, int, int]) -> Case:
-    """Run one of our cases. In a process of its own."""
+    """Run one of our cases, in a process of its own."""
     method, workers, seed = key
     found = ours.trace(curves(), method, workers, seed, LIMITS[workers])
     if workers == MARKED and method in ours.MARKED and found[-1][1] < goal(seed):
@@ -68,7 +69,7 @@ def goal(seed: int) -> float:
 
 
 def search_ours(keys: list[tuple[str, int, int]], jobs: int) -> Iterator[Case]:
-    """Run our cases, so many at once."""
+    """Run our cases, a number of them at once."""
     if jobs == 1:
         yield from map(search, keys)
         return
@@ -77,7 +78,7 @@ def search_ours(keys: list[tuple[str, int, int]], jobs: int) -> Iterator[Case]:
 
 
 def search_theirs(python: str, cases: list[dict[str, Any]], jobs: int) -> Iterator[Case]:
-    """Run the cases of others, in so many processes of their Python."""
+    """Run the cases of the peers, in a number of processes of their Python."""
     table = curves()
     best = range(len(table))
     rng = random.Random(0)
@@ -89,7 +90,7 @@ def search_theirs(python: str, cases: list[dict[str, Any]], jobs: int) -> Iterat
         "seconds": [list(table[n].seconds) for n in best],
         "accuracy": [list(table[n].metrics[ours.METRIC]) for n in best],
         "configs": [dict(table[n].config) for n in best],
-        "domains": {name: _on_message(domain) for name, domain in table.domains.items()},
+        "domains": {name: _describe(domain) for name, domain in table.domains.items()},
         "check": check,
     }
     running = []
@@ -111,7 +112,7 @@ def search_theirs(python: str, cases: list[dict[str, Any]], jobs: int) -> Iterat
             raise SystemExit(f"{python} search/peers.py failed")
 
 
-def _on_message(domain: Any) -> dict[str, Any]:
+def _describe(domain: Any) -> dict[str, Any]:
     """Describe a domain to the peers: how it is drawn, and how it is laid out."""
     if isinstance(domain, Choice):
         values = list(domain.categories)
@@ -245,7 +246,7 @@ def _traces(cases: list[Case]) -> Traces:
 
 
 def summary(cases: list[Case], seeds: range) -> str:
-    """Say what was found."""
+    """Return the results as text."""
     table, traces = curves(), _traces(cases)
     goals = {seed: goal(seed) for seed in seeds}
     hours = math.fsum(math.fsum(table[n].seconds) for n in range(len(table))) / 3600

@@ -1,11 +1,12 @@
-"""How late a 10 ms ticker comes while Optuna suggests 1,000 trials in a thread, as a run lets it.
+"""The delay of a 10 ms ticker while Optuna suggests 1,000 trials in a thread, as in a run.
 
-The searcher is told of three results and the end of each trial, like the run would tell it, so that
-each suggestion knows all the earlier ones. The controls are the same ticker beside an idle loop, and
-beside a thread that only counts: what a thread costs that does nothing but hold the interpreter lock.
-``python benchmarks/t_suggest_latency.py`` on a machine that does nothing else. On a busy one the thread
-that holds the lock may be off its CPU; ``chrt -f 10 python benchmarks/t_suggest_latency.py --pause 4`` puts
-this process before all others, and rests enough for the kernel not to throttle it.
+Like a run, the benchmark notifies the searcher of three results and the end of each trial, so each
+suggestion depends on all earlier trials. The controls are the same ticker beside an idle loop, and beside a
+thread that only counts, which shows the cost of a thread that holds the interpreter lock.
+
+``python benchmarks/t_suggest_latency.py`` on an idle machine. On a busy machine the thread that holds the
+lock may be off its CPU; ``chrt -f 10 python benchmarks/t_suggest_latency.py --pause 4`` gives this process
+priority over all others, with pauses so that the kernel does not throttle it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def loss(values: dict) -> float:
 async def suggested(
     searcher: Searcher, count: int, pause_s: float
 ) -> tuple[Ticker, list[float], float]:
-    """Let a searcher suggest; return the ticker, how long each suggestion took, and the best loss."""
+    """Let a searcher suggest. Return the ticker, the duration of each suggestion, and the best loss."""
     searcher.bind(Space(SPACE), "loss", "min", 0)
     took, best = [], math.inf
 

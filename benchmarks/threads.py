@@ -1,4 +1,4 @@
-"""What thread limits are worth: two workers multiply matrices at once, with limits and without.
+"""The effect of thread limits: two workers multiply matrices at once, with limits and without.
 
 Each worker has one CPU. With limits its BLAS uses one thread; without, one thread per CPU of the
 machine, as numpy does by itself. Run it alone on the machine: ``python benchmarks/threads.py``.
@@ -39,7 +39,7 @@ class Multiply(Trainable):
 
 
 async def seconds() -> float:
-    """Let the workers multiply at the same time; the fastest of a few rounds."""
+    """Let the workers multiply at the same time. Return the seconds of the fastest of a few rounds."""
     async with (
         ProcessExecutor(WORKERS) as pool,
         pool.actor(Multiply) as one,
@@ -59,7 +59,7 @@ async def main() -> None:
     for name in THREAD_COUNTS:
         os.environ.pop(name, None)
     limited = await seconds()
-    os.environ.update(dict.fromkeys(THREAD_COUNTS, str(cpus)))  # what the user set, stays
+    os.environ.update(dict.fromkeys(THREAD_COUNTS, str(cpus)))  # does not replace the user's
     free = await seconds()
     print(
         f"{WORKERS} workers x {PRODUCTS} products of {SIZE} x {SIZE} matrices on {cpus} CPUs:\n"

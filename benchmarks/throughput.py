@@ -1,4 +1,4 @@
-"""How fast trials and reports go through: 500 trials that do nothing, and 2 trials of 2,000 reports.
+"""The throughput of trials and reports: 500 trials that do nothing, and 2 trials of 2,000 reports.
 
 Run it alone on the machine: ``python benchmarks/throughput.py``.
 """

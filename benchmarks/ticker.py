@@ -1,7 +1,7 @@
-"""How late a 10 ms ticker comes beside ``await tune.run(...)``, and beside an idle loop, in one run.
+"""The delay of a 10 ms ticker beside ``await tune.run(...)``, and beside an idle loop.
 
-The control is the same ticker beside an idle loop while two processes keep both cores busy: what a run
-adds is what its own code does on the loop. ``python benchmarks/ticker.py``
+The control is the same ticker beside an idle loop while two processes keep both cores busy: the difference
+is the work of asynctune on the loop. ``python benchmarks/ticker.py``
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def reports(config: dict) -> None:
 
 
 class Ticker:
-    """Ticks every 10 ms and notes how late each tick comes, in seconds."""
+    """Ticks every 10 ms, and records the delay of each tick in seconds."""
 
     def __init__(self) -> None:
         self.late: list[float] = []

@@ -1,9 +1,9 @@
-"""How fast checkpoints are uploaded, and how late the event loop is while nobody answers.
+"""The speed of uploads of checkpoints, and the delay of the event loop while the server does not answer.
 
 python benchmarks/uploads.py
 
-starts a SeaweedFS server on loopback. A checkpoint of 64 MB is uploaded by obstore alone and by ours, in
-turns; then two trials train while the server accepts connections and never answers.
+starts a SeaweedFS server on loopback. obstore alone and asynctune upload a checkpoint of 64 MB, in turns.
+Then two trials train while the server accepts connections and never answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from object_server import ObjectServer, object_server
 from tcp_proxy import Faults, TcpProxy
 
 SIZE = 64 << 20
-RUN = tune.run  # imported now, and not while the loop is watched
+RUN = tune.run  # imported now, not during the measurement of the loop
 
 
 class Large(tune.Trainable):
@@ -54,7 +54,7 @@ class Steps(tune.Trainable):
 
 
 def rates(server: ObjectServer, rounds: int) -> None:
-    """Upload the same file both ways in turns, and print how fast it went."""
+    """Upload the same file both ways in turns, and print the speeds."""
     trainable = Large({})
     root = Path(trainable.save())
     url = f"s3://bucket/{uuid.uuid4().hex}"
@@ -69,7 +69,7 @@ def rates(server: ObjectServer, rounds: int) -> None:
         ):
             start = time.perf_counter()
             upload()
-            if number:  # the first of each is for warmth
+            if number:  # the first upload of each is a warm-up
                 taken[name].append(time.perf_counter() - start)
     trainable.stop()
     for name, times in taken.items():
@@ -81,7 +81,7 @@ def rates(server: ObjectServer, rounds: int) -> None:
 
 
 async def lateness(seconds: float, meanwhile: Any = None) -> str:
-    """Say how late a task that wakes every 5 ms was."""
+    """Return the delays of a task that wakes every 5 ms, as text."""
     late: list[float] = []
 
     async def tick() -> None:
@@ -114,7 +114,7 @@ async def train(place: str, **arguments: Any) -> str:
 
 
 async def frozen(server: ObjectServer, place: str) -> None:
-    """Train beside a server that accepts and never answers, and print how late the loop was."""
+    """Train beside a server that accepts and never answers, and print the delays of the loop."""
     print(f"idle loop                    {await lateness(5)}")
     print(f"training, no uploads         {await lateness(0, train(place))}")
     proxy = await asyncio.to_thread(TcpProxy, server.port, Faults())

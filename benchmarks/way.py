@@ -1,24 +1,25 @@
-"""How many modules of asynctune one configuration passes, and one result.
+"""Counts the modules of asynctune that one configuration passes, and one result.
 
-A module is *passed* when a function of it begins, goes on or ends: what ``sys.setprofile`` calls a call or
-a return, coroutines and generated methods (of dataclasses) included. What happens while a module is
-imported does not count: there is a run before the one that is looked at, and what an import calls is left
-out. ``asynctune/__init__.py`` does not count either: all that it does is to load names.
+A module is *passed* when one of its functions begins, continues or ends: at the events "call" and "return"
+of ``sys.setprofile``, coroutines and generated methods (of dataclasses) included. Imports do not count:
+the script makes another run before the measured one, and leaves out the calls of imports.
+``asynctune/__init__.py`` does not count either, since it only loads names.
 
-- The way of a *configuration* begins with the call of ``tune.start()``, which is what ``tune.run()`` calls
-  at once, and ends where the user's ``_setup`` begins.
+- The way of a *configuration* begins with the call of ``tune.start()``, which ``tune.run()`` calls at
+  once, and ends where the user's ``_setup`` begins.
 - The way of a *result* begins where the user's ``_train`` returns, and ends where ``async for result in
-  experiment`` has the row. What is counted is on the way of every result but the first and the last.
+  experiment`` has the row. Only modules on the way of every result but the first and the last count.
 
-Whatever works in that time counts: in the driver, in all its threads, in the server that forks workers and
-in the worker. The trial is a class with one sampler and one bound, in a ``ProcessExecutor`` that has to
-start its server and its worker, without checkpoints and without loggers, which work beside the way. All
-processes read the same clock, by which what they saw is put together.
+All work in that time counts: in the driver with all its threads, in the worker server and in the worker.
+The trial is a class with one sampler and one bound, in a ``ProcessExecutor`` that has to start its server
+and its worker, without checkpoints and without loggers, which work beside the way. All processes read the
+same clock, which orders their records.
 
-A *top-level entry* is a direct child of ``src/asynctune``: a module, or a package with all that is in it.
+A *top-level entry* is a direct child of ``src/asynctune``: a module, or a package with all its modules.
 
-``python benchmarks/way.py [--verbose]``; of another source: ``PYTHONPATH=<src> python benchmarks/way.py``.
-The flat layout of commit a2329f5 comes to 58 modules and 27.
+``python benchmarks/way.py [--verbose]``; for another source: ``PYTHONPATH=<src> python
+benchmarks/way.py``. The flat layout of commit a2329f5 has 58 modules on the first way, and 27 on the
+second.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ import asynctune as tune
 from asynctune.executors import ProcessExecutor
 
 FOLDER = "ASYNCTUNE_WAY"
-"""The environment variable that has a server, which preloads this module, watch; workers write there."""
+"""The environment variable with the folder of the records, for a server that preloads this module."""
 PACKAGE = "asynctune"
 RESULTS = 12
 _CODE_OF_FUNCTION = 0x1
@@ -47,11 +48,11 @@ _CODE_OF_FUNCTION = 0x1
 
 Seen = list[tuple[int, str]]
 seen: Seen = []
-"""When, in nanoseconds of the monotonic clock, in which module something was called or returned."""
+"""The records: the nanoseconds of the monotonic clock, and the module of a call or return."""
 
 
 def watch() -> None:
-    """Note from now on what is passed in this thread and in those that it starts."""
+    """Record from now on the modules that this thread and its new threads pass."""
     threading.setprofile(_note)
     sys.setprofile(_note)
 
@@ -73,19 +74,19 @@ def _is_imported_by(frame: FrameType | None) -> bool:
 
 
 class Watched(tune.Trainable):
-    """Says when its hooks are entered and left."""
+    """Records the times at which its hooks begin and end."""
 
     def _setup(self, config: dict[str, Any]) -> None:
         self.began = time.monotonic_ns()
 
     def _train(self) -> dict[str, int]:
         file = Path(os.environ[FOLDER], f"{os.getpid()}.json")
-        file.write_text(json.dumps(seen))  # what has been seen before this iteration
+        file.write_text(json.dumps(seen))  # the records before this iteration
         return {"began": self.began, "returned": time.monotonic_ns()}
 
 
 async def one_run(folder: str) -> tuple[int, list[tuple[dict[str, int], int]]]:
-    """Run one trial; return when that was asked for, and the rows with the times at which they came."""
+    """Run one trial. Return the time of the call, and the rows with the times of their arrival."""
     async with ProcessExecutor(1, preload=["way"]) as pool:
         asked = time.monotonic_ns()
         async with tune.start(
@@ -96,12 +97,12 @@ async def one_run(folder: str) -> tuple[int, list[tuple[dict[str, int], int]]]:
 
 
 def passed(events: Seen, start: int, end: int) -> set[str]:
-    """Return the modules that were passed in a time."""
+    """Return the modules that were passed in a span of time."""
     return {name for moment, name in events if start <= moment <= end}
 
 
 def show(what: str, names: set[str], *, verbose: bool) -> None:
-    """Print how many modules and top-level entries there are, or also which."""
+    """Print the numbers of modules and top-level entries, and on request their names."""
     entries = sorted({name.split(".")[1] for name in names})
     print(f"{what}: {len(names)} modules, {len(entries)} top-level entries")
     if verbose:
@@ -120,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ[FOLDER] = folder
         watch()
-        asyncio.run(one_run(folder))  # so that all is imported
+        asyncio.run(one_run(folder))  # so that all modules are imported
         for file in Path(folder).glob("*.json"):
             file.unlink()
         seen.clear()
@@ -131,7 +132,8 @@ def main() -> None:
         events = [*seen, *map(tuple, json.loads(file.read_text()))]
     print(f"of {Path(tune.__file__).parent}")
     show("one configuration", passed(events, asked, came[0][0]["began"]), verbose=verbose)
-    # The first comes while the run still begins; of the way of the last the worker did not tell.
+    # The first result arrives while the run still starts; for the last one the records of the worker are
+    # missing.
     ways = [passed(events, row["returned"], moment) for row, moment in came[1:-1]]
     show("one result", set.intersection(*ways), verbose=verbose)
 
@@ -140,6 +142,6 @@ if FOLDER in os.environ and __name__ != "__main__":
     watch()
 
 if __name__ == "__main__":
-    import way  # under the name that the worker knows, too
+    import way  # under the name that the worker imports, too
 
     way.main()

@@ -1,6 +1,6 @@
-"""What every test is held to: it leaves nothing behind, and asynctune never blocks the event loop.
+"""The guards of every test: a test leaves nothing behind, and asynctune never blocks the event loop.
 
-Each test is surrounded by ``nothing_leaks`` and, if it is asynchronous, by ``no_blocking_calls``.
+``nothing_leaks`` surrounds each test, and ``no_blocking_calls`` each asynchronous one.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ import asynctune
 if TYPE_CHECKING:
     from object_server import ObjectServer
 
-# So that a failed assertion of a contract suite shows its values, as one of a test does.
+# A failed assertion of a contract suite then shows its values, like one of a test.
 pytest.register_assert_rewrite("asynctune.testing")
 
-# How long an example takes says nothing about whether it is right.
+# The duration of an example does not matter for its correctness.
 settings.register_profile("asynctune", deadline=None)
 settings.load_profile("asynctune")
 
-# A shell that starts pytest in the background lets it ignore Ctrl-C, and every script that it starts.
+# A shell that starts pytest in the background makes pytest, and every script that pytest starts, ignore
+# Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: the collector need not look through it at each of thousands of tests."""
+    """Exclude imported modules from garbage collection, which would visit them in each test."""
     gc.collect()
     gc.freeze()
 
 
 GRACE_S = 5.0
-"""How long a thread or child that was told to end may take to do so. Waited for, never slept."""
+"""The seconds that a thread or child may take to end. A test waits for the end and never sleeps."""
 
 _PACKAGE = str(Path(asynctune.__file__).parent) + os.sep
 _TESTING = _PACKAGE + "testing" + os.sep
@@ -66,13 +67,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long form of a proof is wanted."""
+    """Whether the user asked for the long form of the reliability tests."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(autouse=True)
 def results_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the runs of this test write, unless it says otherwise. Never the home directory."""
+    """The directory for the results of this test, instead of one in the home directory."""
     path = tmp_path / "results"
     monkeypatch.setenv("ASYNCTUNE_RESULTS_DIR", str(path))
     return path
@@ -82,13 +83,13 @@ def results_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread, a child process or an open file behind.
 
-    It looks when the other fixtures of the test are gone and its event loop is closed.
+    The check follows the end of the other fixtures and of the event loop.
     """
     before = _Snapshot.take()
     yield
     leaks = before.leaks()
     if {"s3_server", "anonymous_server"} & set(request.fixturenames):
-        # The connections of obstore's pool are closed by a thread of its own, some time later.
+        # A thread of obstore closes the connections of its pool, some time later.
         leaks = [leak for leak in leaks if "socket:[" not in leak]
     if leaks:
         pytest.fail("the test leaves behind:\n  " + "\n  ".join(leaks), pytrace=False)
@@ -96,14 +97,14 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_task_leaks(request: pytest.FixtureRequest, nothing_leaks: None) -> None:
-    """Fail an asynchronous test that leaves a task behind; ordinary tests get no event loop."""
+    """Fail an asynchronous test that leaves a task behind; other tests get no event loop."""
     if request.node.get_closest_marker("asyncio"):
         request.getfixturevalue("tasks_are_done")
 
 
 @pytest_asyncio.fixture
 async def tasks_are_done() -> AsyncIterator[None]:
-    """Look for tasks at the end of the test, before its event loop would cancel them."""
+    """Fail if tasks are pending at the end of the test, before the event loop cancels them."""
     yield
     leaked = asyncio.all_tasks() - {asyncio.current_task()}
     if leaked:
@@ -113,10 +114,10 @@ async def tasks_are_done() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let a blocking call by asynctune on a running event loop raise, and fail the test.
+    """Make a blocking call by asynctune on a running event loop raise, and fail the test.
 
-    What a test, a trainable or a callback does there itself is not watched. The watch costs time at
-    each lock, so tests marked ``timing`` run without it.
+    Calls by a test, a trainable or a callback itself are allowed. The watch costs time at each lock, so
+    tests marked ``timing`` run without the watch.
     """
     node = request.node
     if not node.get_closest_marker("asyncio") or node.get_closest_marker("timing"):
@@ -131,7 +132,7 @@ def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
             function.activate()
             stack.callback(function.deactivate)
         yield
-    if caught:  # what was raised may have been caught, by a retry or where loggers are dropped
+    if caught:  # asynctune may have caught the error, in a retry or with a dropped logger
         pytest.fail("blocks the event loop:\n  " + "\n  ".join(caught), pytrace=False)
 
 
@@ -155,7 +156,7 @@ class _Snapshot:
         )
 
     def leaks(self) -> list[str]:
-        """Describe what is there now and was not then, after waiting for what is ending."""
+        """Describe what has been left since a snapshot, after a wait for what is ending."""
         for thread in self._new_threads():
             thread.join(GRACE_S)
         threads = self._new_threads()
@@ -163,7 +164,7 @@ class _Snapshot:
             _wait_for_exit(pid)
         children = _children() - self.children
         files = _open_files() - self.files
-        if files:  # a file that nothing refers to any more is open until the cycle is collected
+        if files:  # a file in a cycle of garbage stays open until the garbage is collected
             gc.collect()
             files = _open_files() - self.files
         return [
@@ -177,19 +178,19 @@ class _Snapshot:
 
 
 def _counts(thread: threading.Thread) -> bool:
-    # anyio's threads end with their loop, which did not wait for them to do so.
+    # The threads of anyio end with their loop, which does not wait for their ends.
     if thread.name.startswith("AnyIO worker thread"):
         return False
     return not thread.daemon or thread.name.startswith("asynctune")
 
 
 def _children() -> set[int]:
-    """The direct children of this process, those that nobody reaped included."""
+    """Return the direct children of this process, zombies included."""
     own = str(os.getpid()).encode()
     found = set()
     for entry in _listed("/proc"):
         if entry.isdigit():
-            # It may end while we look. The second word behind the name in brackets is the parent.
+            # The process may end meanwhile. The second word behind the name in brackets is the parent.
             with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:
                 if stat.read().rpartition(b")")[2].split(None, 2)[1] == own:
                     found.add(int(entry))
@@ -222,7 +223,7 @@ def _open_files() -> set[tuple[int, str]]:
 
 
 def _listed(directory: str) -> list[str]:
-    # Only Linux has these directories; elsewhere threads and tasks are all that is looked after.
+    # Only Linux has these directories; elsewhere the guards watch threads and tasks alone.
     return os.listdir(directory) if sys.platform == "linux" else []
 
 
@@ -230,9 +231,9 @@ def _listed(directory: str) -> list[str]:
 
 
 def _watched_functions() -> dict[str, BlockBusterFunction]:
-    """Name what blocks: blockbuster's own list, and what a journal and a worker pool might call."""
+    """Return the blocking functions: those of blockbuster, and more that asynctune might call."""
     functions = BlockBuster(asynctune).functions
-    for name in ("os.getcwd", "os.path.abspath"):  # these look at no disk
+    for name in ("os.getcwd", "os.path.abspath"):  # these functions read no disk
         del functions[name]
     for name in ("builtins.open", "io.open", "os.open", "os.fsync", "os.fdatasync"):
         functions[name] = BlockBusterFunction(None, name, scanned_modules=asynctune)
@@ -252,8 +253,8 @@ def _watched_functions() -> dict[str, BlockBusterFunction]:
     for function in functions.values():
         function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
         function.can_block_in("linecache.py", "updatecache")  # for the text of a traceback
-        function.can_block_in("logging/__init__.py", "callHandlers")  # as asyncio itself logs
-        # How asyncio itself starts a process; it offers no other way.
+        function.can_block_in("logging/__init__.py", "callHandlers")  # asyncio logs on the loop
+        # asyncio itself starts a process in this way, and offers no other.
         function.can_block_in("asyncio/base_events.py", {"subprocess_exec", "subprocess_shell"})
     return functions
 
@@ -275,7 +276,7 @@ def _only_by_others(
         # The contract suites are tests, which may block their own loop.
         if frame.f_code.co_filename.startswith(_TESTING):
             return True
-        # A synchronous face that the test itself chose to call on its loop.
+        # Synchronous methods that a test itself chose to call on its loop.
         if frame.f_code.co_qualname.startswith(_SYNCHRONOUS):
             return True
         caught.append(
@@ -287,9 +288,9 @@ def _only_by_others(
 
 
 def _nearest_of_asynctune(function: BlockBusterFunction) -> FrameType | None:
-    """Find the frame of asynctune that asked for the call, libraries between them or not.
+    """Return the frame of asynctune that made a call, directly or through libraries.
 
-    None if code of a test is nearer, or if the call comes from where it may block.
+    Return None if code of a test is nearer, or if the frame may block.
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -310,7 +311,7 @@ def _nearest_of_asynctune(function: BlockBusterFunction) -> FrameType | None:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
     """A real S3 server on loopback, with the bucket ``bucket``."""
-    from object_server import object_server  # not there where this file is copied to
+    from object_server import object_server  # missing beside a copy of this file
 
     with object_server(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
@@ -318,7 +319,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer
 
 @pytest.fixture(scope="session")
 def anonymous_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    """The same without signatures, which is also enough of GS for obstore's client."""
+    """The same server without signatures, which serves the GS client of obstore, too."""
     from object_server import object_server
 
     with object_server(tmp_path_factory.mktemp("anonymous"), signed=False) as server:

@@ -23,11 +23,11 @@ _START_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ObjectServer:
-    """Where the server is.
+    """The address of a running server.
 
     Args:
-        port: Of its S3 interface, on 127.0.0.1.
-        signed: Whether it wants requests to be signed with ``ACCESS`` and ``SECRET``.
+        port: The port of its S3 interface, on 127.0.0.1.
+        signed: Whether requests must be signed with ``ACCESS`` and ``SECRET``.
     """
 
     port: int
@@ -38,13 +38,13 @@ class ObjectServer:
         return f"http://127.0.0.1:{self.port}"
 
     def options(self, port: int | None = None, **others: object) -> dict[str, object]:
-        """The ``storage_options`` that reach it, perhaps through a proxy at another port."""
+        """Return the ``storage_options`` for this server, or for a proxy at another port."""
         keys = {"access_key_id": ACCESS, "secret_access_key": SECRET} if self.signed else {}
         endpoint = f"http://127.0.0.1:{port or self.port}"
         return {"endpoint": endpoint, "region": "us-east-1", **keys, **others}
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """The same as environment variables."""
+        """Return the same options as environment variables."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
             "AWS_REGION": "us-east-1",
@@ -87,17 +87,17 @@ def object_server(directory: Path, *, signed: bool = True) -> Iterator[ObjectSer
 
 
 def _wait_until_ready(server: ObjectServer, process: subprocess.Popen[bytes], log: Path) -> None:
-    """An open port is not readiness: it is when it stores something."""
+    """Wait until the server stores an object, since an open port alone is not enough."""
 
     deadline = time.monotonic() + _START_S
     while not _stores(server):
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}")
-        time.sleep(0.1)  # nothing tells when it is ready
+        time.sleep(0.1)  # the server does not announce that it is ready
 
 
 def _stores(server: ObjectServer) -> bool:
-    """Tell whether the server stores an object; where requests are signed, that makes its bucket."""
+    """Return whether the server stores an object. With signed requests this creates the bucket, too."""
     import obstore
     from obstore.store import S3Store
 
@@ -109,7 +109,7 @@ def _stores(server: ObjectServer) -> bool:
     try:
         if not server.signed:
             request = urllib.request.Request(f"{server.url}/bucket", method="PUT")
-            with contextlib.suppress(urllib.error.HTTPError):  # it is there already
+            with contextlib.suppress(urllib.error.HTTPError):  # the bucket exists already
                 urllib.request.urlopen(request, timeout=5).close()
         obstore.put(store, "ready", b"yes")
         obstore.delete(store, "ready")
@@ -126,7 +126,7 @@ def _weed() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports whose twins 10,000 above, which the server takes for gRPC, are free as well."""
+    """Return free ports. The ports 10,000 above, which the server uses for gRPC, are free as well."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
         while len(found) < count:

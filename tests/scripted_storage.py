@@ -1,4 +1,4 @@
-"""A storage in memory that does as told: dies, loses an answer, lies in a listing, gives out damage."""
+"""A storage in memory with scripted faults: deaths, lost answers, wrong listings and damaged objects."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Died(BaseException):
 
 
 class Script:
-    """What a bucket holds, and how it behaves to all that look at it.
+    """The content of a bucket, and its behaviour towards all storages that share the bucket.
 
     Attributes:
         objects: Key -> bytes.
-        calls: What was asked for, such as ``"create commits/00000001"``.
-        before: Is told of each call before it has an effect, and may raise.
-        after: Is told of each that changes something when it has, and may raise: its answer is lost.
-        serve: Maps key and bytes to the bytes that are handed out.
-        listed: What listings show besides; None: nothing.
+        calls: The calls so far, such as ``"create commits/00000001"``.
+        before: Called with each call before its effect; may raise.
+        after: Called with each changing call after its effect; may raise, so that the answer is lost.
+        serve: Maps key and bytes to the bytes that a reader gets.
+        listed: Additional entries of listings, or None.
     """
 
     def __init__(self) -> None:
@@ -37,17 +37,17 @@ class Script:
         self.lock = threading.Lock()
 
     def behave(self) -> None:
-        """Do from here on what is asked for."""
+        """Set the behaviour from now on."""
         self.before = self.after = lambda call: None
         self.serve = lambda key, data: data
         self.listed = None
 
     def die_at(self, number: int, *, effect: bool = False) -> None:
-        """Let the process die in a call: it and all that follow raise.
+        """Let the process die in a call: this call and all later ones raise.
 
         Args:
-            number: Which call from now on, from 1.
-            effect: Whether that call does its work first.
+            number: The number of the call from now on, from 1.
+            effect: Whether the call has its effect first.
         """
         first = len(self.calls) + number
 
@@ -62,12 +62,12 @@ class Script:
         self.before, self.after = before, after
 
     def fail(self, *calls: str, times: int = 1, effect: bool = False) -> None:
-        """Let the next calls that begin like one of these fail.
+        """Let the next calls fail that begin with one of these texts.
 
         Args:
-            *calls: Such as ``"create"``, or ``"upload checkpoint_1/"``.
-            times: How many.
-            effect: Whether they have done their work by then.
+            *calls: The texts, such as ``"create"`` or ``"upload checkpoint_1/"``.
+            times: The number of failing calls.
+            effect: Whether the calls have their effects first.
         """
         left = times
 
@@ -102,12 +102,12 @@ class ScriptedStorage:
 
     def upload(self, key: str, source: Path) -> None:
         data = source.read_bytes()
-        self._on_message("upload", key)
+        self._record("upload", key)
         self.script.objects[self._key(key)] = data
         self.script.after(f"upload {key}")
 
     def create(self, key: str, data: bytes) -> bool:
-        self._on_message("create", key)
+        self._record("create", key)
         with self.script.lock:
             if self._key(key) in self.script.objects:
                 return False
@@ -129,7 +129,7 @@ class ScriptedStorage:
             file.write(data)
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
-        self._on_message("list", prefix)
+        self._record("list", prefix)
         if self.script.listed is not None:
             yield from self.script.listed()
         root = join_key(self._prefix, "") if self._prefix else ""
@@ -140,12 +140,12 @@ class ScriptedStorage:
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._on_message("delete", key)
+            self._record("delete", key)
             self.script.objects.pop(self._key(key), None)
             self.script.after(f"delete {key}")
 
     def exists(self, key: str) -> bool:
-        self._on_message("exists", key)
+        self._record("exists", key)
         return self._key(key) in self.script.objects
 
     def close(self) -> None:
@@ -154,14 +154,14 @@ class ScriptedStorage:
     def _key(self, key: str) -> str:
         return join_key(self._prefix, check_key(key, self.url))
 
-    def _on_message(self, verb: str, key: str) -> None:
+    def _record(self, verb: str, key: str) -> None:
         call = f"{verb} {key}"
         with self.script.lock:
             self.script.calls.append(call)
             self.script.before(call)
 
     def _served(self, verb: str, key: str) -> bytes:
-        self._on_message(verb, key)
+        self._record(verb, key)
         path = self._key(key)
         if path not in self.script.objects:
             raise FileNotFoundError(key)

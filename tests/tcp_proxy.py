@@ -14,14 +14,14 @@ _ERROR = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\
 
 @dataclass(slots=True)
 class Faults:
-    """How likely each fault is, for each connection or piece of data. May be changed while it runs.
+    """The probabilities of faults, for connections or pieces of data. They may change at any time.
 
     Args:
-        errors: Of each connection: it is answered with 503 instead of being passed on.
-        cuts: Of each connection: it is closed after ``cut_after`` bytes of the request at most.
-        stalls: Of each connection: it stands still for ``stall_s`` seconds once.
-        frozen: Whether everything is accepted and nothing answered.
-        rate: Bytes a second and connection, 0 for no limit.
+        errors: The probability that a connection is answered with 503 instead of being passed on.
+        cuts: The probability that a connection is closed after at most ``cut_after`` bytes of the request.
+        stalls: The probability that a connection stalls for ``stall_s`` seconds once.
+        frozen: Whether the proxy accepts all requests and answers none.
+        rate: The bytes per second and connection; 0 for no limit.
     """
 
     errors: float = 0.0
@@ -37,9 +37,9 @@ class TcpProxy:
     """Passes connections on to a port of this machine; every connection carries one request.
 
     Attributes:
-        port: Where it listens.
-        counts: How often each fault struck.
-        watch: Told how many bytes have come from a client, before they are passed on.
+        port: The port of the proxy.
+        counts: The number of times that each fault struck.
+        watch: Called with the number of bytes of a client, before the proxy passes them on.
         on_error: Called before a 503 is answered.
     """
 

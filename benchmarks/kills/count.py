@@ -1,4 +1,4 @@
-"""What a run went through, counted from the ledger and from the system's own record."""
+"""The numbers of a run, counted from the ledger and from the system's own record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from kills.schedule import History, Regime, ledger
 from kills.work import TrialRecord, load_record
 
-_PATHS = re.compile(r"/\S+/(checkpoint_\d+)")  # where the experiment lay tells nobody anything
+_PATHS = re.compile(r"/\S+/(checkpoint_\d+)")  # the location of the experiment is no information
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,23 +18,23 @@ class Counts:
     """The numbers of one run, or of several, added up.
 
     Attributes:
-        runs: How many runs these are of.
-        kills: Kills of the driver while it ran.
-        delivered: Distinct results that somebody had been given.
-        lost: Those of them that the system's own record does not have at the end.
-        repeated: Deliveries of a result that had been delivered before.
+        runs: The number of runs.
+        kills: Kills of the running driver.
+        delivered: Distinct results that were delivered.
+        lost: Delivered results that the system's own record lacks at the end.
+        repeated: Repeated deliveries of a result.
         duplicates: Rows of the record beyond the first of their trial and iteration.
-        trials: Trials asked for.
-        unfinished: Those that never finished, however often the driver was started.
-        left_running: Trials that the record calls running for ever.
-        needed: Iterations that undisturbed runs take.
-        executed: Iterations that were executed.
-        again: Those beyond what the best covered trials needed once.
+        trials: Requested trials.
+        unfinished: Trials that never finished, however often the driver was started.
+        left_running: Trials that the record shows as running at the end.
+        needed: Iterations of undisturbed runs.
+        executed: Executed iterations.
+        again: Executed iterations beyond the ones that the best covered trials needed.
         log_duplicates: The duplicates in log files that a system keeps beside its record.
-        log_lost: The delivered results that those files lack.
+        log_lost: Delivered results that these log files lack.
         alive_before: Descendants of the driver when it was killed: the fewest and the most.
         alive: Processes alive 2 s after a kill: the fewest and the most.
-        seconds: How long it all took.
+        seconds: The duration of the runs.
     """
 
     runs: int
@@ -61,7 +61,7 @@ class Counts:
 
     @property
     def clean(self) -> bool:
-        """Whether it was killed, and lost nothing by it."""
+        """Whether the driver was killed, and nothing was lost."""
         bad = self.lost + self.duplicates + self.unfinished + self.left_running + self.hung
         left = self.alive is not None and self.alive[1]
         return self.kills > 0 and not bad and not left and not self.errors
@@ -88,7 +88,7 @@ def _range(numbers: list[int]) -> tuple[int, int] | None:
 
 
 def counts(folder: Path, regime: Regime, history: History) -> Counts:
-    """Count one run. A record that cannot be read has nothing in it."""
+    """Count one run. A record that cannot be read counts as empty."""
     lines = ledger(folder)
     given = Counter((x["trial"], x["iteration"]) for x in lines if x["event"] == "delivered")
     ran = Counter((x["trial"], x["iteration"]) for x in lines if x["event"] == "ran")
@@ -125,7 +125,7 @@ def counts(folder: Path, regime: Regime, history: History) -> Counts:
 
 
 def _errors(trials: list[TrialRecord], history: History) -> tuple[str, ...]:
-    """The distinct errors, the last line of each, so that a bad number can be explained."""
+    """Return the last line of each distinct error, to explain a bad number."""
     found = [trial.error.strip().splitlines()[-1] for trial in trials if trial.error]
     found = [_PATHS.sub(r"\1", error) for error in found]
     if history.unreadable:

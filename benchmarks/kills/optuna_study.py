@@ -1,6 +1,6 @@
 """Optuna as the driver that is killed: ``python optuna_study.py run|record|tails journal|sqlite DIR``.
 
-It has no checkpoints of trials: a killed one is not continued, another is begun in its place.
+Optuna has no checkpoints of trials: another trial begins in place of a killed one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from work import NAME, STORAGE, Row, Tails, TrialRecord, Work, note, save_record
 
 
 def study_in(storage: str, folder: Path) -> optuna.Study:
-    """The documented way to begin and to resume."""
+    """Return the study, created or loaded in the documented way."""
     folder = folder / STORAGE
     folder.mkdir(exist_ok=True)
     return optuna.create_study(
@@ -41,7 +41,8 @@ def run(storage: str, folder: Path) -> None:
             time.sleep(work.seconds)
             note(folder, "ran", trial.number, iteration)
             trial.report(value(trial.number, iteration), iteration)
-            note(folder, "delivered", trial.number, iteration)  # it is stored, once that returns
+            # The value is stored, since report() has returned.
+            note(folder, "delivered", trial.number, iteration)
         return value(trial.number, work.iterations)
 
     left = work.trials - len(study.get_trials(states=(TrialState.COMPLETE,)))
@@ -70,7 +71,7 @@ def rows_of(study: optuna.Study) -> set[Row]:
 
 
 def whole_rows(data: bytes) -> set[Row]:
-    """The rows of the whole records of a journal; trial ids count from 0, as numbers do."""
+    """Return the rows of the complete records of a journal; trial ids count from 0."""
     lines = [json.loads(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
     return {(line["trial_id"], line["step"]) for line in lines if "step" in line}
 

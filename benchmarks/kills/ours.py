@@ -75,7 +75,7 @@ def run(folder: Path) -> None:
 
 
 async def run_inline(folder: Path, ledger: Path) -> None:
-    """The same without processes: what is looked at is the journal."""
+    """Run the same work without processes, to look at the journal alone."""
     async with tune.executors.InlineExecutor() as executor:
         await tuned(folder, ledger, executor=executor)
 
@@ -86,7 +86,7 @@ def rows_of(folder: Path) -> set[Row]:
 
 
 def record(folder: Path) -> None:
-    """The trials as the analysis from disk has them, and the rows of their ``result.json``."""
+    """Return the trials of the analysis from disk, with the rows of their ``result.json``."""
     work = Work.load(folder)
     trials = []
     for trial in tune.Analysis(folder / STORAGE / NAME).trials:

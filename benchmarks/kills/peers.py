@@ -15,7 +15,7 @@ def python_of(folder: Path) -> Path:
 
 
 def set_up(folder: Path) -> None:
-    """Make the environment, or bring it to the pinned versions."""
+    """Create the environment, or install the pinned versions in it."""
     if not python_of(folder).exists():
         venv.create(folder, with_pip=True)
     wanted = [f"{name}=={version}" for name, version in PINS.items()]
@@ -24,7 +24,7 @@ def set_up(folder: Path) -> None:
 
 
 def complaint(folder: Path) -> str | None:
-    """Why the environment cannot be used, or None."""
+    """Return the reason why the environment cannot be used, or None."""
     if not python_of(folder).exists():
         return f"{folder} has no Python; make it with --setup"
     names = [name.partition("[")[0] for name in PINS]

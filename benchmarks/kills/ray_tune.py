@@ -53,10 +53,10 @@ class Deliveries(tune.Callback):
 
 
 def leave_the_network() -> None:
-    """Enter a network namespace that has nothing but its own loopback.
+    """Enter a network namespace with a loopback of its own and no other interface.
 
     Ray resolves ``_node_ip_address="127.0.0.1"`` to an address of the machine and listens on all of
-    them; what it runs can be told what to do by whoever reaches those ports.
+    them; anyone who reaches these ports can run code in its processes.
     """
     new_user, new_net = 0x10000000, 0x40000000
     user, group = os.getuid(), os.getgid()
@@ -111,7 +111,7 @@ def run(folder: Path) -> None:
 
 
 def record(folder: Path) -> None:
-    """The trials as Tune's experiment state has them, with the rows of their ``result.json``."""
+    """Return the trials of Tune's experiment state, with the rows of their ``result.json``."""
     work = Work.load(folder)
     path = folder / STORAGE / NAME
     trials = []

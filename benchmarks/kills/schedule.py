@@ -1,4 +1,4 @@
-"""The kills: when the driver of a system dies, how often, and what is started after it."""
+"""The schedule of kills: the times at which the driver of a system is killed, and the restarts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kills.work import LEDGER, STORAGE, Work
 
 HERE = Path(__file__).parent
 _POLL_S = 0.02
-_START_S = 120.0  # a driver that delivers nothing and does not end for so long counts as hung
+_START_S = 120.0  # a driver that delivers nothing and does not end in this time counts as hung
 
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """How hard it is: ``kills`` kills, each ``after`` (from, to) seconds after new progress."""
+    """A regime of ``kills`` kills, each ``after`` (from, to) seconds after new progress."""
 
     name: str
     work: Work
@@ -30,14 +30,14 @@ class Regime:
     finish_s: float
 
     def delays(self, seed: int) -> list[float]:
-        """The same for every system."""
+        """Return the delays before the kills, the same for every system."""
         dice = random.Random(f"{self.name} {seed}")
         return [dice.uniform(*self.after) for _ in range(self.kills)]
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What is killed: ``command`` starts its driver."""
+    """A system whose driver is killed; ``command`` starts the driver."""
 
     name: str
     version: str
@@ -51,7 +51,7 @@ class System:
 
 @dataclass(slots=True)
 class History:
-    """What was done to a driver, and what was seen of it."""
+    """The kills of the drivers of one run, and the observations."""
 
     kills: int = 0
     ends: list[int] = field(default_factory=list)
@@ -74,7 +74,7 @@ def delivered(folder: Path) -> int:
 
 
 class Driver:
-    """One life of a driver; leaving the block ends all that is left of it."""
+    """One process of a driver; the end of the block kills the process and all its descendants."""
 
     def __init__(self, system: System, folder: Path, history: History) -> None:
         self.folder = folder
@@ -103,7 +103,7 @@ class Driver:
         return self.process.poll() is not None
 
     def wait_for_progress(self) -> bool:
-        """Whether it delivered something new before it ended or was given up."""
+        """Return whether the driver delivered a new result before its end or the time limit."""
         while not self.ended() and time.monotonic() - self.started < _START_S:
             if delivered(self.folder) > self.before:
                 start = time.monotonic() - self.started
@@ -119,7 +119,7 @@ class Driver:
         return self.ended()
 
     def kill(self) -> None:
-        """SIGKILL, and count who lives 2 s later: those from before, and those born meanwhile."""
+        """Kill the driver, and count its processes, old and new ones, that are alive 2 s later."""
         pid = self.process.pid
         with tree.Watched() as watched:
             watched.add([other for other in tree.descendants() if other != pid])
@@ -140,7 +140,7 @@ class Driver:
 
 
 def go_through(system: System, regime: Regime, seed: int, folder: Path) -> History:
-    """Kill the driver of ``system`` by the schedule, then let it finish, and start it twice more."""
+    """Kill the driver of ``system`` by the schedule, then let a driver finish, and start two more."""
     folder.mkdir(parents=True)
     (folder / STORAGE).mkdir()
     regime.work.save(folder)
@@ -170,7 +170,7 @@ def go_through(system: System, regime: Regime, seed: int, folder: Path) -> Histo
 def _kill_by_schedule(
     system: System, regime: Regime, seed: int, folder: Path, history: History
 ) -> None:
-    idle = 0  # lives in a row that ended by themselves without anything new
+    idle = 0  # drivers in a row that ended by themselves without a new result
     for delay in regime.delays(seed):
         while True:
             with Driver(system, folder, history) as driver:
@@ -182,7 +182,7 @@ def _kill_by_schedule(
                 if not driver.ended():
                     history.hung += 1
                 elif driver.note_end() == 0:
-                    return  # it finished before its next kill
+                    return  # the driver finished before its next kill
             idle = 0 if moved else idle + 1
             if idle == 3:
                 return

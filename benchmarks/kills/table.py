@@ -1,4 +1,4 @@
-"""The numbers as tables in Markdown, and what has to be known to read them."""
+"""The numbers as tables in Markdown, with the notes that explain them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a killed driver leaves behind: nothing escapes a subreaper, however often it forks."""
+"""All processes that a killed driver leaves behind: no descendant escapes a subreaper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STEP_S = 0.01
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent dies, as init would be."""
+    """Make this process the parent of every descendant whose own parent dies, in place of init."""
     if ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "cannot become a subreaper")
 
@@ -26,23 +26,23 @@ def _parents() -> Iterator[tuple[int, int]]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":  # it is dead, and only waits to be asked how it ended
+            if state != "Z":  # a zombie, which waits for its parent to read the exit status
                 yield int(stat.parent.name), int(parent)
 
 
 def descendants() -> list[int]:
-    """The living processes that descend from this one."""
+    """Return the living descendants of this process."""
     children: dict[int, list[int]] = {}
     for pid, parent in _parents():
         children.setdefault(parent, []).append(pid)
     found = list(children.get(os.getpid(), ()))
-    for pid in found:  # grows as it is walked
+    for pid in found:  # the list grows during the loop
         found.extend(children.get(pid, ()))
     return found
 
 
 def reap(but: int) -> None:
-    """Take the exit status of every dead child, as init does, but for that of ``but``."""
+    """Read the exit status of every dead child, as init does, except that of ``but``."""
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         if int(pid) != but:
             with contextlib.suppress(ChildProcessError):
@@ -50,7 +50,7 @@ def reap(but: int) -> None:
 
 
 def pause(seconds: float, driver: int) -> None:
-    """Wait, and be init to the orphans meanwhile: one that stays a zombie looks alive to others."""
+    """Wait, and reap orphans meanwhile, since a zombie looks alive to other processes."""
     end = time.monotonic() + seconds
     while True:
         reap(but=driver)
@@ -61,7 +61,7 @@ def pause(seconds: float, driver: int) -> None:
 
 
 class Watched:
-    """Processes by pidfd: a number that is used again deceives nobody."""
+    """Processes by their pidfds, which stay valid if a pid is used again."""
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}
@@ -87,7 +87,7 @@ class Watched:
         return not select.select([fd], [], [], 0)[0]
 
     def living(self) -> dict[int, str]:
-        """The names of those that live, by their ids."""
+        """Return the names of the living processes, by pid."""
         found = {}
         for pid, fd in self._open.items():
             if self._lives(fd):
@@ -102,7 +102,7 @@ class Watched:
 
 
 def end_all(driver: int) -> None:
-    """Kill every descendant, until there is none."""
+    """Kill descendants until none is left."""
     while pids := descendants():
         with Watched() as left:
             left.add(pids)

@@ -1,4 +1,4 @@
-"""The work that every system is given, and the ledger of what happened, which no system owns.
+"""The work of every system, and the ledger of the results, which is independent of all systems.
 
 Only the standard library is imported here: the drivers of all systems and their workers use it.
 """
@@ -40,14 +40,14 @@ class Work:
 
 
 def value(trial: int, iteration: int) -> float:
-    """What iteration ``iteration`` (from 1) of trial ``trial`` (from 0) yields, whoever runs it."""
+    """Return the value of iteration ``iteration`` (from 1) of trial ``trial`` (from 0)."""
     return trial + 1 / iteration
 
 
 def note(
     folder: str | Path, event: Literal["ran", "delivered"], trial: int, iteration: int
 ) -> None:
-    """Append one line with one write: SIGKILL neither loses nor splits it."""
+    """Append one line with one write, which a SIGKILL neither loses nor splits."""
     line = json.dumps({"event": event, "trial": trial, "iteration": iteration}) + "\n"
     ledger = os.open(Path(folder) / LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -58,16 +58,16 @@ def note(
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """What a system's own record says of one trial, read as its users read it.
+    """One trial in a system's own record, read in the way of its users.
 
     Attributes:
-        trial: Its number.
-        rows: The iterations of its rows, in their order; one twice is a duplicate.
-        log_rows: The same in its log file, if it has one beside its record.
-        status: The system's own word.
-        finished: Whether the record calls it ended well, after its last iteration.
-        running: Whether the record calls it running, though nothing runs.
-        error: Its error, if it has one.
+        trial: The number of the trial.
+        rows: The iterations of its rows, in order; a repeated one is a duplicate.
+        log_rows: The iterations in its log file, if there is one beside the record.
+        status: The status in the system's own terms.
+        finished: Whether the record shows a successful end, after the last iteration.
+        running: Whether the record shows the trial as running, although nothing runs.
+        error: The error of the trial, if any.
     """
 
     trial: int
@@ -92,15 +92,15 @@ def load_record(folder: Path) -> list[TrialRecord]:
 
 @dataclass(slots=True)
 class Tails:
-    """What became of a journal that was cut at each of its last bytes, and resumed twice each time.
+    """The outcomes of a journal that was cut at each of its last bytes, and resumed twice each time.
 
     Attributes:
-        tried: Cuts.
-        torn: Those of them inside of a record.
-        first_failed: Resumes that raised.
-        later_failed: Second resumes that raised: nobody gets at the study again.
+        tried: The number of cuts.
+        torn: The cuts inside of a record.
+        first_failed: The first resumes that raised.
+        later_failed: The second resumes that raised, so that the study is lost.
         rows_lost: Rows of whole records before the cut that a resumed study did not have.
-        errors: The distinct errors, with how often each was raised.
+        errors: The distinct errors, with their counts.
     """
 
     tried: int = 0
@@ -119,7 +119,7 @@ class Tails:
         return range(max(1, len(whole) - TAIL), len(whole) + 1)
 
     def try_cut(self, data: bytes, before: set[Row], resume: Callable[[], set[Row]]) -> None:
-        """Resume twice; ``before`` are the rows that the cut journal still has whole."""
+        """Resume twice; ``before`` are the rows of the complete records of the cut journal."""
         self.tried += 1
         self.torn += not data.endswith(b"\n")
         rows: set[Row] = set()

@@ -1,4 +1,4 @@
-"""asynctune's own schedulers and searchers, in the simulator: the runner is the one of every run."""
+"""asynctune's own schedulers and searchers in the simulator, with the runner of every run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asynctune.suggest import BOHBSearch, OptunaSearch, Searcher
 METRIC = "accuracy"
 GOAL = {"metric": METRIC, "mode": "max"}
 FIRST = 100
-"""The configurations that random search is to try, and whose best the mark is about."""
+"""The number of configurations of random search, whose best result is the mark."""
 
 Trace = list[tuple[float, float]]
 
@@ -33,11 +33,11 @@ class Method:
     """A way to search.
 
     Args:
-        scheduler: Makes its scheduler, None for none.
-        searcher: Makes its searcher, None for drawing at random.
-        samples: How many configurations it may try; -1: as many as it gets to.
-        population: Whether ``samples`` trials are a population, after which another one begins.
-        searches: Whether it names configurations itself, instead of taking curves as they are drawn.
+        scheduler: A function that returns the scheduler; None for no scheduler.
+        searcher: A function that returns the searcher; None for random samples.
+        samples: The number of configurations; -1 for no limit.
+        population: Whether ``samples`` trials are a population, which another one follows.
+        searches: Whether the method suggests configurations, instead of drawing curves.
     """
 
     scheduler: Callable[[Curves], TrialScheduler] | None = None
@@ -86,18 +86,18 @@ MARKED = ("random", "ASHA", "ASHA promote", "ASHA, the same 100", "ASHA promote,
 
 
 def population(workers: int) -> int:
-    """Return how many trials a population has."""
+    """Return the number of trials of a population."""
     return max(20, workers)
 
 
 def drawn(curves: Curves, seed: int, count: int) -> list[int]:
-    """Return the curves that a run with this seed draws, in their order."""
+    """Return the curves that a run with this seed draws, in order."""
     space = Space(curves.space())
     return [space.variant(index, seed).config[simulate.CURVE] for index in range(count)]
 
 
 def trace(curves: Curves, method: str, workers: int, seed: int, limit: float) -> Trace:
-    """Search for so many simulated seconds; return when the best accuracy so far rose, and to what."""
+    """Search for some simulated seconds. Return each time at which the best accuracy rose, and to what."""
     way = METHODS[method]
     found: Trace = []
     began, number = 0.0, 0

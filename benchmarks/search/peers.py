@@ -1,11 +1,11 @@
 """Ray Tune's and Optuna's own schedulers and searchers, on the same table, in virtual time.
 
-Run by search_quality.py with a Python that has ray[tune] and optuna, and nothing of ours. It reads one
-JSON object from standard input and writes one line of JSON for each case. What is simulated is what
-Ray's controller does around a scheduler and searcher (`tune_controller.py` of 2.60): it keeps trials
-pending, up to 200 without a searcher and one with, lets the scheduler choose among those that are
-pending or paused, and starts any pending one if it does not. Starting, saving and restoring take no
-time, as in our own cases. For Optuna it is a loop of ask, report, should_prune and tell.
+Run by search_quality.py with a Python that has ray[tune] and optuna, and nothing of ours. The script reads
+one JSON object from standard input and writes one line of JSON for each case. The script simulates the
+work of Ray's controller around a scheduler and searcher (`tune_controller.py` of 2.60). The controller
+keeps trials pending, up to 200 without a searcher and one with, lets the scheduler choose among those that
+are pending or paused, and starts any pending one if it does not. Starting, saving and restoring take no
+time, as in our own cases. For Optuna the script runs a loop of ask, report, should_prune and tell.
 """
 
 import heapq
@@ -25,7 +25,7 @@ METRIC = "accuracy"
 
 
 class Table:
-    """The curves, and the nearest one of a configuration: the same rule as that of asynctune's Curves."""
+    """The curves, and the nearest curve of a configuration, by the rule of asynctune's Curves."""
 
     def __init__(self, told):
         self.seconds = told["seconds"]
@@ -56,7 +56,7 @@ class Table:
 
 
 class Clock:
-    """What will happen, and the best accuracy so far whenever it rose."""
+    """The future ends of epochs, and the best accuracy at each time at which it rose."""
 
     def __init__(self, table, limit):
         self.table = table
@@ -95,7 +95,7 @@ class Clock:
 
 
 class RayTrial:
-    """As much of a trial as schedulers look at."""
+    """The part of a trial that schedulers read."""
 
     def __init__(self, number, config, curve):
         self.trial_id = f"{number:05d}"
@@ -132,7 +132,7 @@ class RayTrial:
 
 
 class RayController:
-    """As much of the TuneController as schedulers call."""
+    """The part of the TuneController that schedulers call."""
 
     def __init__(self, clock, scheduler, *, searcher, draw, workers, population):
         self.clock = clock
@@ -174,7 +174,7 @@ class RayController:
         return trial.checkpoint
 
     def run(self):
-        """Let the time go by until it is over or nothing is left to do."""
+        """Advance the time until its limit, or until no work is left."""
         self.fill()
         while (trial := self.clock.next()) is not None:
             if trial.status == RUNNING:
@@ -200,7 +200,7 @@ class RayController:
             self.stop_trial(trial)
 
     def fill(self):
-        """Draw trials ahead, and give free workers to those whom the scheduler chooses."""
+        """Draw trials ahead, and give free workers to the trials that the scheduler chooses."""
         self.top_up()
         while self.running < self.workers:
             self.live = [trial for trial in self.live if trial.status != TERMINATED]
@@ -232,7 +232,7 @@ class RayController:
             manager._latest_checkpoint_result = None
         trial.status = RUNNING
         self.running += 1
-        if self.clock.is_done(trial):  # cloned from one that had come to its end
+        if self.clock.is_done(trial):  # cloned from a trial that had ended
             self.stop_trial(trial)
         else:
             self.clock.step(trial)
@@ -339,7 +339,7 @@ def optuna_trace(table, method, case):
         if method == "TPE"
         else optuna.samplers.RandomSampler(seed=case["seed"])
     )
-    # Hyperband tells trials' brackets from the name of their study.
+    # Hyperband derives the bracket of a trial from the name of its study.
     study = optuna.create_study(
         study_name=f"{method} {case['seed']}",
         direction="maximize",

@@ -1,4 +1,4 @@
-"""What the traces of search_quality.py say: tables in markdown, and a plot."""
+"""The results of search_quality.py as tables in Markdown, and as a plot."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Case:
     """One search.
 
     Args:
-        system: Whose it is.
-        method: How it searches.
+        system: The system.
+        method: The name of the method.
         workers: On how many workers.
-        seed: Its seed.
-        trace: When the best accuracy so far rose, and to what.
+        seed: The seed.
+        trace: The times at which the best accuracy rose, and its values.
     """
 
     system: str
@@ -52,17 +52,17 @@ class Case:
         return self.trace[place - 1][1] if place else CHANCE
 
     def time_to(self, accuracy: float) -> float:
-        """Return when an accuracy was reached, infinity for never."""
+        """Return the time at which an accuracy was reached, infinity for never."""
         return next((when for when, value in self.trace if value >= accuracy), math.inf)
 
 
 class Traces:
-    """All cases, and the best that the table has.
+    """All cases, and the best accuracy in the table.
 
     Args:
         cases: The cases.
         best: The best accuracy in the table.
-        limits: For how many seconds was searched, by workers.
+        limits: The seconds of a search, by the number of workers.
     """
 
     def __init__(self, cases: Iterable[Case], best: float, limits: dict[int, float]) -> None:
@@ -85,7 +85,7 @@ class Traces:
     # -- tables -----------------------------------------------------------------------------------
 
     def table(self, workers: int) -> str:
-        """Return regrets at several times, in points of accuracy, and when it gets small."""
+        """Return a table of regrets, in points of accuracy, and of the times at which they become small."""
         limit = self.limits[workers]
         times = [limit / 20, limit / 5, limit / 2, limit]
         head = [f"{workers} workers", "", *(f"{time:.3g} s" for time in times)]
@@ -126,11 +126,11 @@ class Traces:
         return markdown(rows) if len(rows) > 1 else ""
 
     def mark(self, goals: dict[int, float], methods: Sequence[str], workers: int) -> str:
-        """Compare with random search at full budget: how soon the best of its 100 is reached.
+        """Compare with random search at full budget: the time to the best of its 100 configurations.
 
         Args:
             goals: The best final accuracy of the first 100 configurations, by seed.
-            methods: What to compare.
+            methods: The methods to compare.
             workers: On how many workers.
         """
         plain = self.groups["asynctune", "random", workers]

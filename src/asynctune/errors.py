@@ -195,10 +195,10 @@ class RemoteError(Exception):
 
 
 class TrialStopped(Exception):
-    """The trial was ordered to stop. No :class:`TuneError`, since nothing is wrong.
+    """The run has stopped the trial. No :class:`TuneError`, since nothing is wrong.
 
-    The report call that is pending at the time of the order raises this exception, and so does each later
-    one. Code that catches the exception to clean up should raise it again.
+    The pending report call raises this exception, and so does each later one. Code that catches the
+    exception to clean up should raise it again.
     """
 
 

@@ -2,7 +2,8 @@
 
 A secret is sent, stored and shown as its reference. In the process of the trainable, the reference is
 resolved to a text that keeps the reference. From then on, a :class:`Redactor` replaces the value by the
-reference in everything that is sent to the driver. It searches for values, and ignores the names of keys.
+reference in everything that is sent to the driver. The redactor searches for values, and ignores the names
+of keys.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from asynctune.executors.inline import InlineExecutor
 from asynctune.result import TRAINING_ITERATION
 from asynctune.trainable.durable import DurableTrainable
 
+__all__ = ["validate_save_restore"]
+
 
 async def validate_save_restore(
     trainable: Any, config: Mapping[str, Any] | None = None, use_object_store: bool = False

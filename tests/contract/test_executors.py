@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from contextlib import suppress
@@ -10,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from asynctune import Trainable
+from asynctune import Trainable, TrialError
 from asynctune.executors import InlineExecutor, ProcessExecutor
 from asynctune.testing import trainables as given
 from asynctune.testing._executor_harness import cancel_everywhere, children, is_readable, watched
@@ -81,3 +82,33 @@ class TestInlineExecutor(ExecutorContract):
         async with InlineExecutor() as pool, anyio.create_task_group() as tasks:
             for _ in range(there):
                 tasks.start_soon(train)
+
+    async def test_a_constructor_that_fails_while_a_thread_of_its_loop_works_can_be_abandoned(self):
+        class Fails(Trainable):
+            def __init__(self, config):
+                super().__init__(config)
+                raise LookupError("mine")
+
+            def _setup(self, config):
+                return self._start()
+
+            async def _start(self):
+                asyncio.get_running_loop().run_in_executor(None, gate.wait)
+
+            def _train(self):
+                return {}
+
+        gate = threading.Event()
+        late = threading.Timer(20, gate.set)
+        late.start()
+        async with InlineExecutor() as pool:
+            with anyio.move_on_after(0.2) as scope:
+                async with pool.actor(Fails):
+                    pass
+            assert scope.cancelled_caught
+            assert not gate.is_set()
+            late.cancel()
+            gate.set()
+            with pytest.raises(TrialError, match="mine"):
+                async with pool.actor(Fails):
+                    pass

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from plugins.behind_best import StopBehindBest
+from plugins.event_tally import EventTally
 from plugins.fork_executor import ForkExecutor
 from plugins.lines_logger import LinesLogger, read_lines
 from plugins.local_search import LocalSearch
 from plugins.sqlite_storage import SQLiteStorage
 
 import asynctune as tune
+from asynctune.callbacks import Reported, TrialEnded
 from asynctune.testing.executors import ExecutorContract
 from asynctune.testing.loggers import LoggerContract
 from asynctune.testing.schedulers import SchedulerContract
@@ -23,6 +25,7 @@ from asynctune.testing.storages import StorageContract
 FILES = [Path(__file__), *sorted(Path(__file__, "..", "plugins").resolve().glob("*.py"))]
 FACES = {
     "asynctune",
+    "asynctune.callbacks",
     *(f"asynctune.{name}" for name in ("executors", "loggers", "schedulers", "storage", "suggest")),
 }
 
@@ -72,7 +75,7 @@ async def test_a_run_uses_them_all_together(tmp_path):
         for step in range(4):
             tune.report(loss=(config["x"] - 0.5) ** 2 + 1 / (step + 1), checkpoint={"step": step})
 
-    remote = SQLiteStorage(tmp_path / "remote.db")
+    remote, tally = SQLiteStorage(tmp_path / "remote.db"), EventTally()
     async with ForkExecutor(2) as executor:
         analysis = await tune.run(
             train,
@@ -84,6 +87,7 @@ async def test_a_run_uses_them_all_together(tmp_path):
             scheduler=StopBehindBest(margin=5, grace_period=2, max_t=3),
             search_alg=LocalSearch(),
             loggers=[LinesLogger],
+            callbacks=[tally],
             storage_path=str(tmp_path / "local"),
             upload_dir=remote,
             verbose=0,
@@ -93,6 +97,10 @@ async def test_a_run_uses_them_all_together(tmp_path):
         rows = read_lines(Path(trial.logdir))
         assert [row["training_iteration"] for row in rows] == [1, 2, 3]
         assert any(trial.trial_id in entry.key for entry in remote.list(""))
+        assert tally.losses[trial.trial_id] == [row["loss"] for row in rows]
+    assert tally.kinds[Reported] == 9
+    assert tally.kinds[TrialEnded] == 3
+    assert tally.reason == "done"
 
 
 def names_of_asynctune(path):

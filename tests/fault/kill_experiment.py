@@ -35,7 +35,7 @@ def ledger_of(directory):
 
 
 async def main(directory):
-    """Run the experiment, or go on with it."""
+    """Run or resume the experiment."""
     async with ProcessExecutor(2) as pool:
         return await tune.run(
             Sums,
@@ -58,7 +58,7 @@ async def main(directory):
 
 
 def rows_of(analysis):
-    """What the experiment came to: the same however often its driver was killed."""
+    """Return the final rows of the experiment, the same however often its driver was killed."""
     return {
         (trial.index, row["training_iteration"], row["total"])
         for trial in analysis.trials

@@ -11,7 +11,7 @@ ITERATIONS = 12
 
 
 class Climbs(tune.Trainable):
-    """Climbs by its rate; whose state it took over is told by its height."""
+    """Climbs by its rate; the height shows whose state a trial took over."""
 
     def _setup(self, config):
         self.height = 0.0
@@ -31,7 +31,7 @@ class Climbs(tune.Trainable):
 
 
 async def main(directory):
-    """Run the experiment, or go on with it."""
+    """Run or resume the experiment."""
     async with ProcessExecutor(2) as pool:
         return await tune.run(
             Climbs, config={"rate": tune.uniform(0, 1)}, num_samples=4, executor=pool,

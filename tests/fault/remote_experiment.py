@@ -38,7 +38,7 @@ class DurableSums(tune.DurableTrainable, Sums):
 
 
 async def main(directory):
-    """Run the experiment, or go on with it. The directory says where it is kept beside that."""
+    """Run or resume the experiment. The directory has a file with the URL of the remote copy."""
     place = json.loads(Path(directory, "place.json").read_text())
     async with ProcessExecutor(2) as pool:
         return await tune.run(

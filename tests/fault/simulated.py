@@ -1,4 +1,4 @@
-"""A small experiment on this process's own loop, whose files can be made to fail at any call."""
+"""A small experiment on the loop of this process, whose file calls a test can make fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Counts(tune.Trainable):
 
 
 def rows_of(analysis):
-    """What an experiment came to: the same however often it was interrupted."""
+    """Return the final rows of an experiment, the same however often it was interrupted."""
     return {
         (trial.config["x"], row["training_iteration"], row["total"])
         for trial in analysis.trials
@@ -47,13 +47,13 @@ CONTROL = {(x, n, n * x) for x in SPACE["x"]["grid_search"] for n in range(1, IT
 
 
 async def undisturbed(parent, ledger, **arguments):
-    """Run it, or go on with it, with nothing going wrong."""
+    """Run or resume the experiment without faults."""
     with using(FaultyFileSystem()):
         return await experiment(parent, ledger, **arguments)
 
 
 async def experiment(parent, ledger, *, ended=None, **arguments):
-    """Run it, or go on with it; ``ended`` gets the trials whose end somebody has awaited."""
+    """Run or resume the experiment; ``ended`` receives the trials whose end a task has awaited."""
     given = {
         "config": SPACE,
         "stop": {"training_iteration": ITERATIONS},
@@ -89,7 +89,7 @@ async def _await_end(running, trial_id, ended):
 
 
 def exists(parent):
-    """Whether there is an experiment that could be read."""
+    """Return whether there is a readable experiment."""
     from asynctune.experiment.reader import JournalReader
 
     return JournalReader(Path(parent, "simulated", "journal")).exists()

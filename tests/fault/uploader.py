@@ -1,4 +1,4 @@
-"""A process that saves checkpoints to a bucket, one after the other, until somebody kills it."""
+"""A process that saves checkpoints to a bucket, one after the other, until the test kills it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools of the tests and benchmarks of reliability: faults on command, and checks of the damage.
+"""The tools of the reliability tests and benchmarks: faults on command, and checks of the damage.
 
 :mod:`harness.faults` is a file system that fails, crashes and loses unsynced data,
 :mod:`harness.kills` kills a driver at any byte of its journal,

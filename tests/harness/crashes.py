@@ -1,4 +1,4 @@
-"""Trainables that fail in every way that a process can, and that hang in every state that one can be in.
+"""Trainables that fail in every way in which a process can fail, and hang in every state.
 
 Workers import this module, so it imports little.
 """
@@ -26,10 +26,10 @@ class Fault:
     """A way to fail.
 
     Args:
-        commit: Fails in this way; what it returns instead cannot travel to the driver.
-        said: A regular expression for what the trial's error says of it.
-        signal: The signal that the process dies of, None if it does not.
-        exitcode: The exit code that the process ends with by itself, None if it does not.
+        commit: A function that fails in this way, or returns a value that cannot be sent to the driver.
+        said: A regular expression that matches the error of the trial.
+        signal: The signal that ends the process, or None.
+        exitcode: The exit code of a process that exits by itself, or None.
     """
 
     commit: Callable[[], Any]
@@ -44,14 +44,14 @@ class Fault:
 
 
 class WantsTwoError(Exception):
-    """Cannot be rebuilt from its ``args``, as unpickling would."""
+    """An exception that cannot be unpickled, since its ``args`` do not fit its constructor."""
 
     def __init__(self, left: str, right: str) -> None:
         super().__init__(f"{left} and {right}")
 
 
 class MuteError(Exception):
-    """Cannot be shown."""
+    """An exception whose ``str`` raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("it does not want to be shown")
@@ -78,7 +78,7 @@ def _is_killed_by(number: int) -> Callable[[], None]:
     def commit() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.kill(os.getpid(), number)
-        signal.pause()  # it may be delivered to another thread, a moment later
+        signal.pause()  # another thread may receive the signal, a moment later
 
     return commit
 
@@ -109,9 +109,9 @@ FAULTS: dict[str, Fault] = {
 
 
 class Crashes(Trainable):
-    """Fails in the phase ``config["phase"]`` in the way ``config["fault"]``; without a fault it does not.
+    """Fails in the phase ``config["phase"]`` in the way ``config["fault"]``, if that is a fault.
 
-    The phases are the names of the hooks. It trains three iterations, and fails in the second.
+    The phases are the names of the hooks. The trial trains three iterations, and fails in the second.
     """
 
     def _at(self, phase: str) -> Any:
@@ -146,15 +146,15 @@ class Crashes(Trainable):
 
 
 STATES = ("asleep", "gil", "stopped", "children")
-"""What a hung worker can be at: the values of ``config["state"]`` of :class:`Hangs`."""
+"""The states of a hung worker: the values of ``config["state"]`` of :class:`Hangs`."""
 
 
 class Hangs(Trainable):
     """Never returns from its first ``train()``; its second attempt trains once and is done.
 
-    Before it hangs it writes ``<role>:<pid>`` for each of its processes, each with a blank behind it, to
-    the FIFO ``config["fifo"]``. In the state ``stopped`` the worker
-    only sleeps: the reader of the FIFO stops it, since a stopped process could not write.
+    Before the hang the trial writes ``<role>:<pid>`` and a blank for each of its processes to the FIFO
+    ``config["fifo"]``. In the state ``stopped`` the worker only sleeps: the reader of the FIFO stops the
+    worker, since a stopped process could not write.
     """
 
     def _train(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Hangs(Trainable):
 
 
 def fork_sleeper() -> int:
-    """Fork a child that sleeps and holds on to every descriptor of its parent; return its pid."""
+    """Fork a child that sleeps and keeps every descriptor of its parent open. Return its pid."""
     pid = os.fork()
     if pid == 0:
         try:

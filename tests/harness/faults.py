@@ -1,12 +1,12 @@
-"""A file layer that fails, crashes or forgets: what a disk, a kill and a power cut do to an experiment.
+"""File systems that fail, crash or lose data, as a bad disk, a kill and a power cut do.
 
-Hand it to a run with :func:`using`::
+Pass one to a run with :func:`using`::
 
     with using(FaultyFileSystem(crash_at=17)) as files, pytest.raises(Crash):
         await tune.run(train, executor=executor, name="x")
 
-It counts every call of :class:`asynctune.storage.filesystem.FileSystem`. Only code of this process
-goes through it, so use an ``InlineExecutor``: then the commits of checkpoints do, too.
+The file system counts every call of :class:`asynctune.storage.filesystem.FileSystem`. Only code of this
+process uses it. With an ``InlineExecutor``, the commits of checkpoints use it, too.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ F = TypeVar("F", bound=FileSystem)
 
 
 class Crash(BaseException):
-    """The process has died, as far as its files are concerned: no call gets through any more."""
+    """The simulated death of the process: no later file call has an effect."""
 
 
 @contextmanager
 def using(files: F) -> Iterator[F]:
-    """Let the runs that start in this block use a file layer."""
+    """Make the runs that start in this block use a file system."""
     token = _files.current.set(files)
     try:
         yield files
@@ -41,18 +41,18 @@ def using(files: F) -> Iterator[F]:
 
 
 class FaultyFileSystem(FileSystem):
-    """Counts calls, and lets one or more of them go wrong.
+    """Counts calls, and makes one or more of them fail.
 
     Args:
-        fail_at: The number of the call that fails, from 1; None: none.
-        error: What it fails with, such as ``errno.ENOSPC``.
-        persistent: Whether all that follow fail, too.
-        crash_at: The number of the call before which the process dies; None: it does not.
-        longest_write: At most so many bytes are taken by one write; None: all.
+        fail_at: The number of the call that fails, from 1; None for no failure.
+        error: The error number of the failure, such as ``errno.ENOSPC``.
+        persistent: Whether all later calls fail, too.
+        crash_at: The number of the call before which the process dies; None for no death.
+        longest_write: The largest number of bytes that one write accepts; None for no limit.
 
     Attributes:
         calls: The names of the calls so far.
-        fired: Whether anything has gone wrong.
+        fired: Whether a fault has happened.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class FaultyFileSystem(FileSystem):
         self.fired = False
 
     def crash_next(self) -> None:
-        """Let the next call, and all that follow, be the death of the driver."""
+        """Let the driver die before the next call."""
         with self._lock:
             self._crash_at = len(self.calls) + 1
 
@@ -114,12 +114,13 @@ class FaultyFileSystem(FileSystem):
         self._call("truncate", super().truncate, descriptor, size)
 
     def datasync(self, descriptor: int) -> None:
-        self._call("datasync", _nothing)  # no real disk is asked: there are thousands of these
+        # Without the real disk, since a test makes thousands of these calls.
+        self._call("datasync", _nothing)
 
     def close(self, descriptor: int) -> None:
         super().close(
             descriptor
-        )  # never a fault: a descriptor that stays open is another test's matter
+        )  # never a fault, since other tests look for descriptors that stay open
 
     def sync_directory(self, path: AnyPath) -> None:
         self._call("sync_directory", _nothing)
@@ -134,7 +135,7 @@ class FaultyFileSystem(FileSystem):
         self._call("unlink", super().unlink, path)
 
     def remove_tree(self, path: AnyPath) -> None:
-        with contextlib.suppress(OSError):  # the real one does what it can, and says nothing
+        with contextlib.suppress(OSError):  # the real call skips failures, and reports none
             self._call("remove_tree", super().remove_tree, path)
 
 
@@ -143,13 +144,13 @@ def _nothing() -> None:
 
 
 class ForgetfulFiles(FaultyFileSystem):
-    """Knows what a power cut would leave: the contents and the names that were synced, and nothing else.
+    """Records the state after a power cut: the contents and the names that were synced.
 
-    The harshest disk that the rules allow: what is written and not synced is gone, whatever came later,
-    and what is removed is gone at once.
+    This is the harshest disk that POSIX allows: unsynced data is lost, whatever was synced later, and a
+    removed file is gone at once.
 
     Args:
-        root: The directory that is there before anything happens.
+        root: The directory that exists at the beginning.
         crash_at: As for :class:`FaultyFileSystem`.
     """
 
@@ -158,11 +159,11 @@ class ForgetfulFiles(FaultyFileSystem):
     def __init__(self, root: AnyPath, *, crash_at: int | None = None) -> None:
         super().__init__(crash_at=crash_at)
         self._root = Path(root)
-        self._contents: dict[int, bytes] = {}  # inode -> what was synced
+        self._contents: dict[int, bytes] = {}  # inode -> the synced content
         self._names: dict[int, dict[str, tuple[int, bool]]] = {}  # directory -> name -> inode
         self._held: dict[
             int, int
-        ] = {}  # inode -> a descriptor, so that its number is not used again
+        ] = {}  # inode -> a descriptor, so that the inode number is not reused
         self._remember_names(self._root)
 
     def datasync(self, descriptor: int) -> None:
@@ -188,12 +189,12 @@ class ForgetfulFiles(FaultyFileSystem):
             self._forget_name(Path(path))
 
     def after_power_loss(self, target: AnyPath) -> None:
-        """Write what is left after a power cut to a directory that does not exist yet."""
+        """Write the state after a power cut to a directory that does not exist yet."""
         with self._lock:
             self._write(self._root.stat().st_ino, Path(target))
 
     def release(self) -> None:
-        """Close what was held open."""
+        """Close the open descriptors."""
         for descriptor in self._held.values():
             os.close(descriptor)
         self._held.clear()

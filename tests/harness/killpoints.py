@@ -1,4 +1,4 @@
-"""Kills drivers at points spread over the bytes of their journals, and counts what that did."""
+"""Kills drivers at points spread over the bytes of their journals, and counts the damage."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _SPREAD = 7919  # a prime: the points of one experiment lie between those of ano
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What came of a number of kills.
+    """The outcome of a number of kills.
 
     Args:
-        kills: How many drivers were killed.
-        shown: How many results they had shown before.
-        lost: Those of which the experiment did not know after a kill.
-        doubled: Rows that it had twice.
-        unequal: Experiments whose rows were others in the end than without any kill.
-        unfinished: Trials that could not be brought to their end.
-        tails: Kills that left a record half written.
+        kills: The number of killed drivers.
+        shown: The number of results that these drivers had shown before.
+        lost: The number of shown results that the experiment lacked after a kill.
+        doubled: The number of rows that the experiment had twice.
+        unequal: The number of experiments whose final rows differ from those of a run without kills.
+        unfinished: The number of trials that did not end.
+        tails: The number of kills that left an unfinished record.
     """
 
     kills: int = 0
@@ -40,7 +40,7 @@ class Count:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing went wrong."""
+        """Whether there is no damage."""
         return not (self.lost or self.doubled or self.unequal or self.unfinished)
 
     def __add__(self, other: Count) -> Count:
@@ -49,13 +49,13 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """The experiment that is killed.
+    """An experiment whose drivers are killed.
 
     Args:
         target: ``"module:function"``, as :class:`~harness.kills.Drivers` takes it.
-        name: The directory of the experiment in the one that the function is given.
-        ledger: Gives the ledger of such a directory.
-        rows: What the experiment has come to; the same whenever it ends undisturbed.
+        name: The name of the experiment's directory in the directory that the function receives.
+        ledger: A function that returns the ledger of such a directory.
+        rows: A function that returns the final rows, which are the same after each undisturbed end.
     """
 
     target: str
@@ -67,14 +67,14 @@ class Experiment:
 def kill_points(
     experiment: Experiment, folder: Path, count: int, path: list[str], step: int = 1500
 ) -> Count:
-    """Kill so many drivers; each experiment is killed every ``step`` bytes until it ends by itself.
+    """Kill a number of drivers; each experiment every ``step`` bytes until it ends by itself.
 
     Args:
-        experiment: What is run.
+        experiment: The experiment.
         folder: An empty directory.
-        count: How many kills.
-        path: Where its module is looked for.
-        step: How much further a driver gets than the one before, in bytes of the journal, on average.
+        count: The number of kills.
+        path: The import path of its module.
+        step: The average number of bytes of the journal from one kill to the next.
     """
     total = Count()
     with Drivers(experiment.target, path) as drivers:
@@ -94,7 +94,7 @@ def kill_points(
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """What all experiments of a count have in common."""
+    """The arguments that all experiments of a count share."""
 
     experiment: Experiment
     drivers: Drivers
@@ -103,7 +103,7 @@ class _Setting:
 
 
 def _one(setting: _Setting, place: Path, number: int, most: int) -> Count:
-    """Kill the drivers of one experiment until it is done; then compare."""
+    """Kill the drivers of one experiment until it ends; then compare."""
     experiment, drivers, step = setting.experiment, setting.drivers, setting.step
     total, journal = Count(), place / experiment.name / FILE_NAME
     at = (number * _SPREAD) % step

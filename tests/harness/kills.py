@@ -1,4 +1,4 @@
-"""Drivers that are killed at a byte of their journal, by SIGKILL and for real.
+"""Drivers that are killed by a real SIGKILL at a byte of their journal.
 
 A small process without threads imports the experiment once and forks a driver for each kill::
 
@@ -32,7 +32,7 @@ class KillAtByte(FileSystem):
     """Kills this process in the middle of the write that brings the journal to a size.
 
     Args:
-        at: The size in bytes; what comes up to it is written.
+        at: The size in bytes; the bytes up to this size are written.
     """
 
     __slots__ = ("_at", "_journal")
@@ -57,12 +57,12 @@ class KillAtByte(FileSystem):
 
 
 class Drivers:
-    """Runs an experiment in processes of its own, as often as it is told.
+    """Runs an experiment in processes of its own, as often as :meth:`run` is called.
 
     Args:
-        target: ``"module:function"``; the function is given the directory.
-        path: Directories where the module is looked for, beside those of this process.
-        stderr: Where errors of the drivers go; a file object or number, by default nowhere.
+        target: ``"module:function"``; the function receives the directory.
+        path: Directories of the module, beside the import path of this process.
+        stderr: The file object or descriptor for errors of the drivers; by default they are discarded.
     """
 
     def __init__(self, target: str, path: Sequence[str] = (), stderr: int | None = None) -> None:
@@ -80,11 +80,11 @@ class Drivers:
         """Run a driver to its end.
 
         Args:
-            directory: What the function is given.
-            kill_at: The size of the journal at which it is killed; None: not at all.
+            directory: The argument of the function.
+            kill_at: The size of the journal at which the driver is killed; None for no kill.
 
         Returns:
-            Its wait status as :func:`os.waitstatus_to_exitcode` gives it; -9 after a kill.
+            The exit code of the driver as of :func:`os.waitstatus_to_exitcode`; -9 after a kill.
 
         Raises:
             EOFError: The process that forks drivers has ended.

@@ -1,4 +1,4 @@
-"""A ledger of what a run has shown, kept apart from it: the promise is that none of it is ever lost."""
+"""A ledger of the results that a run has shown, kept outside of the run: no shown result may be lost."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from asynctune.result import TRAINING_ITERATION, Row
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a comparison of a ledger with an experiment found.
+    """The comparison of a ledger with an experiment.
 
     Args:
-        shown: How many different results the ledger has.
-        lost: Those that the experiment lacks, as (trial, iteration).
-        doubled: Those that the experiment has more than once.
+        shown: The number of different results in the ledger.
+        lost: The results that the experiment lacks, as (trial, iteration).
+        doubled: The results that the experiment has more than once.
     """
 
     shown: int
@@ -29,7 +29,7 @@ class Balance:
 
 
 class Ledger(Callback):
-    """A callback that writes down every result it is given, in a file that outlives its process.
+    """A callback that writes every result to a file, which outlives the process.
 
     Args:
         path: The file; lines are added to it.
@@ -39,7 +39,7 @@ class Ledger(Callback):
         self.path = Path(path)
 
     def on_trial_result(self, trial: Trial, result: Row) -> None:
-        """Write down a line with one ``write``, which a SIGKILL cannot take back."""
+        """Append a line with one ``write``, which a SIGKILL cannot undo."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(descriptor, f"{trial.trial_id} {result[TRAINING_ITERATION]}\n".encode())
@@ -47,14 +47,14 @@ class Ledger(Callback):
             os.close(descriptor)
 
     def entries(self) -> set[tuple[str, int]]:
-        """Return all that was shown, as (trial, iteration)."""
+        """Return all shown results, as (trial, iteration)."""
         if not self.path.exists():
             return set()
         lines = self.path.read_text().splitlines()
         return {(trial_id, int(number)) for trial_id, number in map(str.split, lines)}
 
     def compare(self, analysis: ExperimentAnalysis) -> Balance:
-        """Compare it with what an experiment knows."""
+        """Compare the ledger with the results of an experiment."""
         there = Counter(
             (trial.trial_id, row[TRAINING_ITERATION])
             for trial in analysis.trials

@@ -1,6 +1,6 @@
-"""What is alive after ``kill -9`` of a driver or of a worker server, in every state of the workers.
+"""Counts the survivors of ``kill -9`` of a driver or of a worker server, in every state of the workers.
 
-Run as a module this is such a driver, which its parent kills.
+Run as a module, this file is such a driver, which its parent kills.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Case:
     """A driver and its workers.
 
     Args:
-        state: What its workers are at, one of :data:`STATES`.
+        state: The state of its workers, one of :data:`STATES`.
         thread: Whether the pool was started in a thread, which has ended since.
-        forked: Whether the driver has a forked child of its own, which lives on.
+        forked: Whether the driver has forked a child of its own, which stays alive.
     """
 
     state: str
@@ -57,14 +57,14 @@ CASES = tuple(Case(*parts) for parts in product(STATES, (False, True), (False, T
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a kill left.
+    """The outcome of a kill.
 
     Args:
-        case: What was killed, for people.
-        processes: How many processes should have ended.
-        alive: The commands of those that had not, two seconds later.
-        seconds: How long it took, to the end of the last one.
-        faults: What else is wrong.
+        case: The killed case, as text.
+        processes: The number of processes that should have ended.
+        alive: The commands of the processes that were still alive two seconds later.
+        seconds: The seconds from the kill to the end of the last process.
+        faults: The other faults.
     """
 
     case: str
@@ -75,12 +75,12 @@ class Outcome:
 
     @property
     def is_clean(self) -> bool:
-        """Whether all is as promised."""
+        """Whether all processes ended, without another fault."""
         return not self.alive and not self.faults
 
 
 class Census:
-    """Refers to processes by pidfds, which stay valid if another process gets the same number."""
+    """Processes by their pidfds, which stay valid if another process gets the same pid."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._pids: dict[int, int] = {}
@@ -91,10 +91,10 @@ class Census:
         return len(self._pids)
 
     def wait(self, limit_s: float) -> tuple[tuple[str, ...], float]:
-        """Wait until all have ended, or the limit is over.
+        """Wait until all processes have ended, or the limit is over.
 
         Returns:
-            The commands of those that are alive, and the seconds it took.
+            The commands of the processes that are alive, and the seconds of the wait.
         """
         begin = time.monotonic()
         left = set(self._pids)
@@ -107,7 +107,7 @@ class Census:
         return tuple(_command(self._pids[fd]) for fd in left), time.monotonic() - begin
 
     def close(self) -> None:
-        """End those that are alive, and forget all."""
+        """Kill the processes that are alive, and close the pidfds."""
         for descriptor in self._pids:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -116,7 +116,7 @@ class Census:
 
 
 class Told:
-    """A FIFO where processes tell their roles and pids."""
+    """A FIFO to which processes write their roles and pids."""
 
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, "fifo")
@@ -124,7 +124,7 @@ class Told:
         self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
 
     def read(self, count: int) -> list[tuple[str, int]]:
-        """Wait until so many processes have told."""
+        """Wait for the entries of a number of processes."""
         text, end = b"", time.monotonic() + _READY_S
         while text.count(b" ") < count:
             if not select.select([self._fd], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -136,7 +136,7 @@ class Told:
         return [(role, int(pid)) for role, pid in pairs]
 
     def close(self) -> None:
-        """Close it."""
+        """Close the FIFO."""
         os.close(self._fd)
 
 
@@ -148,12 +148,12 @@ class Driver:
 
     def __init__(self, case: Case, folder: str) -> None:
         self.case = case
-        self._on_message = Told(folder)
+        self._told = Told(folder)
         arguments = [
             case.state,
             str(int(case.thread)),
             str(int(case.forked)),
-            self._on_message.path,
+            self._told.path,
         ]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.orphans", *arguments],
@@ -166,10 +166,10 @@ class Driver:
         )
 
     def kill(self) -> Outcome:
-        """Kill it when all its processes are there, and count what is left."""
+        """Kill the driver when all its processes have started, and count the survivors."""
         case = self.case
         each = 3 if case.state == "children" else 1
-        told = self._on_message.read(_WORKERS * each + case.forked)
+        told = self._told.read(_WORKERS * each + case.forked)
         own = {pid for role, pid in told if role == "own"}
         tree = _family(self._process.pid) - own
         faults = [f"{role} {pid} is none of its processes" for role, pid in told
@@ -190,14 +190,14 @@ class Driver:
             spared.close()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill the driver, and close its FIFO."""
         self._process.kill()
         self._process.wait()
-        self._on_message.close()
+        self._told.close()
 
 
 def kill_drivers(cases: Sequence[Case]) -> list[Outcome]:
-    """Prepare drivers side by side, kill one after another, and tell what each kill left."""
+    """Prepare drivers side by side, kill one after another, and return the outcome of each kill."""
     with contextlib.ExitStack() as stack:
         drivers = []
         for case in cases:
@@ -261,7 +261,7 @@ class _Failures(Callback):
 
 
 def kill_servers(states: Sequence[str]) -> list[Outcome]:
-    """For each state, run trials that hang, kill the server of their workers, and tell what became of all.
+    """For each state, run trials that hang, kill the server of their workers, and return the outcomes.
 
     All runs share one pool.
     """

@@ -1,4 +1,4 @@
-"""Cancelling at any turn of the event loop."""
+"""Cancellation at any turn of the event loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What came of a cancellation.
+    """The outcome of a cancellation.
 
     Args:
-        ticks: At which turn of the loop it came, or how many there were if it came too late.
-        finished: Whether it came too late.
-        error: What came out, None if nothing.
-        left: The tasks that were left.
+        ticks: The turn of the loop at which the task was cancelled; the number of all turns if the task
+            ended before.
+        finished: Whether the task ended before the cancellation.
+        error: The exception of the task, or None.
+        left: The tasks that are still pending.
     """
 
     ticks: int
@@ -26,7 +27,7 @@ class Cancelled:
 
 
 class TickLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop, which counts its turns and can be told to do something before one of them."""
+    """The loop of asyncio, which counts its turns and can call a function before one of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class TickLoop(asyncio.SelectorEventLoop):
         self._before: tuple[int, Callable[[], object]] | None = None
 
     def before(self, tick: int, function: Callable[[], object]) -> None:
-        """Call something before the turn of this number."""
+        """Call a function before the turn with this number."""
         self._before = tick, function
 
     def _run_once(self) -> None:
@@ -47,14 +48,14 @@ class TickLoop(asyncio.SelectorEventLoop):
 
 
 async def cancelled_at(start: Callable[[], Awaitable[Any]], tick: int | None) -> Cancelled:
-    """Start something in a task, and cancel it after so many turns of the event loop.
+    """Start a task, and cancel it after a number of turns of the event loop.
 
-    In a :class:`TickLoop` these are the turns that the loop takes by itself. Any other loop is kept
-    turning meanwhile, so that many turns come while a thread or process works.
+    In a :class:`TickLoop` these are the turns that the loop takes by itself. In any other loop this
+    function makes the loop turn all the time, so many turns pass while a thread or process works.
 
     Args:
-        start: Gives what is awaited.
-        tick: How many turns; None: it is not cancelled.
+        start: A function that returns the awaitable of the task.
+        tick: The number of turns; None for no cancellation.
     """
 
     async def run() -> Any:

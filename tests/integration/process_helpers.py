@@ -1,4 +1,4 @@
-"""How the tests of worker processes look at processes: by /proc, and wait for them by pidfd."""
+"""Tools of the tests of worker processes: processes in /proc, and waits for them by pidfd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asynctune.executors import Actor, ProcessExecutor
 
 
 def children(of: int) -> set[int]:
-    """The children of a process, zombies included."""
+    """Return the children of a process, zombies included."""
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -28,13 +28,13 @@ def children(of: int) -> set[int]:
 
 
 def family(of: int) -> set[int]:
-    """The children of a process, their children, and so on."""
+    """Return the children of a process, their children, and so on."""
     direct = children(of)
     return direct.union(*map(family, direct))
 
 
 class Watch:
-    """Holds on to processes by their pidfds; a number that is used again deceives nobody."""
+    """Processes by their pidfds, which stay valid if a pid is used again."""
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
@@ -44,14 +44,14 @@ class Watch:
             self._pids[os.pidfd_open(pid)] = pid
 
     async def all_end(self, within_s: float = 10.0) -> bool:
-        """Wait until all have ended."""
+        """Wait until all processes have ended."""
         with anyio.move_on_after(within_s) as scope:
             for descriptor in self._pids:
                 await anyio.wait_readable(descriptor)
         return not scope.cancelled_caught
 
     def close(self) -> None:
-        """Leave nothing behind, whatever the test has found out."""
+        """Kill the processes that are alive, and close the pidfds."""
         for descriptor in self._pids:
             with suppress(OSError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -69,7 +69,7 @@ def watching(*pids: int) -> Iterator[Watch]:
 
 
 class Fifo:
-    """Where processes tell a test their pids; nobody blocks, nobody sleeps."""
+    """A FIFO to which processes write their pids, for a test that neither blocks nor sleeps."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -77,7 +77,7 @@ class Fifo:
         self._open = os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
     async def numbers(self, count: int) -> list[int]:
-        """Wait for so many numbers, each with a blank after it."""
+        """Wait for a number of pids, each with a blank after it."""
         text = b""
         with anyio.fail_after(30):
             while text.count(b" ") < count:
@@ -90,7 +90,7 @@ class Fifo:
 
 
 async def pid_of(pool: ProcessExecutor, **kwargs: Any) -> int:
-    """Tell which worker a trial gets."""
+    """Return the pid of the worker of a new trial."""
     from process_trainables import pid
 
     async with pool.actor(pid, **kwargs) as actor:
@@ -101,7 +101,7 @@ async def pid_of(pool: ProcessExecutor, **kwargs: Any) -> int:
 async def busy(
     pool: ProcessExecutor, trainable: Any, fifo: Fifo, grace_s: float = 10.0
 ) -> AsyncIterator[tuple[Actor, asyncio.Future[Any], int]]:
-    """Lend an actor whose ``train()`` has begun, with that call and the pid of the worker."""
+    """Yield an actor whose ``train()`` has begun, with this call and the pid of the worker."""
     async with pool.actor(trainable, {"fifo": fifo.path}, grace_s=grace_s) as actor:
         train = asyncio.ensure_future(actor.train())
         try:

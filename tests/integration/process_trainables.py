@@ -1,4 +1,4 @@
-"""What the tests of worker processes train. Workers import this module, so it imports little."""
+"""The trainables of the tests of worker processes. Workers import this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def environ(config):
         )
 
 
-# What a worker is left in.
+# Trainables that leave a worker in some state.
 
 
 def fails(config):
@@ -58,7 +58,7 @@ def leaves_thread(config):
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
-# What never returns. Each writes its pid into a FIFO first.
+# Trainables that never return. Each writes its pid into a FIFO first.
 
 
 def sleeps(config):
@@ -89,7 +89,7 @@ class Clings(Idle):
         time.sleep(600)
 
 
-# How a worker dies.
+# Trainables whose worker dies.
 
 
 def by_signal(config):
@@ -114,7 +114,7 @@ class InSetup(Idle):
 
 
 def after_starting_a_child(config):
-    if config["how"] == "fork":  # it holds the channel to the driver open
+    if config["how"] == "fork":  # the child keeps the channel to the driver open
         child = os.fork()
         if child == 0:
             time.sleep(600)

@@ -1,4 +1,4 @@
-"""Runs with a remote side, and what is in it then."""
+"""Runs with a remote copy, and the content of the copy."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from asynctune._checks import (
     check_list,
     check_metric_and_mode,
     check_number,
+    check_seconds,
     check_seed,
 )
 from asynctune.errors import ConfigError
@@ -78,6 +79,13 @@ WRONG = [
      "mode must be 'min' or 'max' with metric='loss', got None"),
     (lambda: check_metric_and_mode("Thing", None, "up"),
      "mode of Thing must be 'min' or 'max', got 'up'"),
+    (lambda: check_number("", "size", np.True_), "size must be a finite number, got "),
+    (lambda: check_number("", "size", np.str_("2")), "size must be a finite number, got "),
+    (lambda: check_number("", "size", np.complex128(1)), "size must be a finite number, got "),
+    (lambda: check_number("", "size", np.array(True)), "size must be a finite number, got array(True)"),
+    (lambda: check_fraction("", "size", np.True_), "size must be a number from 0 to 1, got "),
+    (lambda: check_seconds("", "time", np.timedelta64(2, "s")),
+     "time must be a timedelta or a finite number of seconds, more than 0, got "),
     (lambda: check_number("", "size", Hostile()),
      "size must be a finite number, got <Hostile, whose repr raised RuntimeError>"),
     (lambda: check_int("", "size", Hostile()), "size must be an int, got <Hostile, whose repr raised"),

@@ -19,7 +19,8 @@ from asynctune.result import Row, copy_row
 class Callback:
     """Base class of all callbacks: follows the events of a run. Each method may be ``async def``.
 
-    The run calls synchronous methods in a thread, one at a time. It drops a callback that raises, with
+    The run calls synchronous methods in a thread, one at a time. The run drops a callback that
+    raises, with
     one message in the log, and continues. A callback may lag behind the run, so that ``trial`` may show a
     later state than the event. In a resumed experiment, a callback gets the events from the resume on;
     events that a driver recorded, but did not pass to its callbacks before it died, are in

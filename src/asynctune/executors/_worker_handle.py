@@ -183,6 +183,7 @@ class ProcessActor(Actor):
         }
         entered = worker.send(enter, b"" if is_loaded else spec.serialized.code)
         built = worker.send(build, self._config)
+        self._config = b""  # a large configuration must not stay in memory as long as the actor
         worker.loaded.add(spec.serialized.digest)
         # Two requests, so that the error of a failed import does not blame the setup.
         for self._pending, self._pending_method in ((entered, "import"), (built, "_setup")):

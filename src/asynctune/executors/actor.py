@@ -28,7 +28,7 @@ class ActorSpec:
         serialized: The trainable.
         config: The configuration of the trainable.
         share: The resources that are leased to the actor.
-        logdir: The directory of the trainable, absolute.
+        logdir: The absolute path of the directory of the trainable. The executor creates a missing one.
         trial_id: The id of the trial; None outside a run.
         trial_name: The name of the trial; None outside a run.
         tag: The drawn values of the configuration as a label; None outside a run.
@@ -89,11 +89,21 @@ class Actor(abc.ABC):
     Each method mirrors a method of the Trainable and is awaited. Each raises :class:`TrialError`, with the
     remote traceback as its cause, when the trainable raises, and :class:`WorkerDied` when its process ends.
 
-    A subclass implements :meth:`_begin` and :meth:`_kill`, usually with a :class:`TrainableHost` where the
-    trainable lives.
+    A subclass implements two methods, usually with a :class:`TrainableHost` where the trainable lives:
+
+    - ``_begin(method, args)`` sends a request to the trainable, and returns an :class:`asyncio.Future` of
+      its :class:`Answer`. The first request is ``"_setup"``, which builds the trainable; each later one is
+      the name of a method of the Trainable. The actor sends the next request only after this future is
+      done. If the worker dies, the exception of the future is a :class:`WorkerDied`.
+    - ``async _kill()`` ends the process of the trainable, or abandons its thread. The actor may call it
+      several times, also during a request and after the trainable has stopped. If a thread that cannot be
+      killed is still busy, log a warning with the words "cannot be killed" to the ``asynctune`` logger.
 
     Args:
         spec: The arguments to build the trainable from.
+
+    Attributes:
+        spec: These arguments.
     """
 
     def __init__(self, spec: ActorSpec) -> None:

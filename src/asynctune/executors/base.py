@@ -30,11 +30,17 @@ from asynctune.trainable.context import new_standalone_dir
 class Executor(abc.ABC):
     """Leases actors. An async context manager that serves any number of runs of one event loop.
 
-    A subclass implements :meth:`_start`, and overrides :meth:`_finish` and :meth:`_close` if its actors
-    share anything that has to be released.
+    A subclass implements one coroutine method, and may override two more and :meth:`prepare`:
+
+    - ``_start(spec)`` returns a new :class:`Actor` for an :class:`ActorSpec`, without a trainable yet.
+    - ``_finish(actor)`` releases what a finished actor runs in; by default it kills the actor.
+    - ``_close()`` releases what the actors share, once, when the executor is closed.
 
     Args:
         pool: The resources that trials may hold at once.
+
+    Attributes:
+        slots: The queue in which runs wait for resources of the pool.
     """
 
     def __init__(self, pool: ResourcePool) -> None:
@@ -161,7 +167,7 @@ class Executor(abc.ABC):
         """Return a new actor, whose trainable is not built yet. If this raises, it releases everything."""
 
     async def _finish(self, actor: Actor) -> None:
-        """Release what a finished actor runs in; by default kill it."""
+        """Release what a finished actor runs in; by default kill the actor."""
         await actor.kill()
 
     async def _close(self) -> None:  # noqa: B027 - the default is right

@@ -69,7 +69,12 @@ class TrainableHost:
             session.set(class_session(context))
             if self._own_process:
                 ProcessSession.current = class_session(context)
-            self._trainable = build(self._spec.serialized.cls, self._spec.config, context)
+            try:
+                self._trainable = build(self._spec.serialized.cls, self._spec.config, context)
+            except BaseException:
+                # In this request, which the caller can abandon: the loop waits for its threads.
+                self._hooks.close()
+                raise
             return Answer(AnswerKind.VALUE, b"null")
         except BaseException as exc:  # a SystemExit of the user ends the trial, not the thread
             return describe(exc)

@@ -210,8 +210,10 @@ class _ThreadActor(Actor):
         while (request := self._requests.get()) is not None:
             method, args, future = request
             self._post(_settle, future, self._host.perform(method, args))
-        self._host.close()
-        self._post(self._ended.set)
+        try:
+            self._host.close()
+        finally:  # the kill waits for this event, also if a task of the user's raises when it is cancelled
+            self._post(self._ended.set)
 
     def _post(self, function: Callable[..., Any], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits for the answer

@@ -15,6 +15,7 @@ from asynctune.experiment.state import state_from_disk
 from asynctune.experiment.status import Status
 from asynctune.experiment.trial import CheckpointRef, Trial
 from asynctune.result import Row, flatten, is_better
+from asynctune.storage.base import redact_url
 from asynctune.storage.checkpoints import directory as _checkpoint
 from asynctune.storage.urls import is_url
 
@@ -62,9 +63,9 @@ class ExperimentAnalysis:
             ExperimentCorrupt: The journal is damaged.
         """
         if is_url(path) and not os.fspath(path).startswith("file://"):
+            url = redact_url(os.fspath(path))
             raise TuneError(
-                f"path must be a local directory, got {path}; download it with: "
-                f"asynctune fetch {path} here"
+                f"path must be a local directory, got {url}; download it with: asynctune fetch {url} here"
             )
         directory = os.path.abspath(os.path.expanduser(path))
         file = Path(directory, FILE_NAME)

@@ -24,7 +24,7 @@ class History:
         ended_cleanly: Whether the last driver recorded the end of its run.
         failed: Whether the last run ended with an error, which cancelled the running trials.
         stale_logs: The ids of the trials whose logs may lack rows: those with an event since the last
-            driver started, if that driver recorded no end.
+            driver started, if that driver recorded no end; all, if the journal was just downloaded.
     """
 
     reader: JournalReader

@@ -220,7 +220,7 @@ def repair(path: Path, apply: Callable[[ev.Event, int], object]) -> int:
         reader.replay(apply)
         good = reader.end
     except ExperimentCorrupt as exc:
-        if not exc.offset:  # None: a newer version wrote it; 0: not even the first record is good
+        if not exc.offset:  # None: a newer version wrote this; 0: not even the first record is good
             raise
         good = exc.offset
     size = path.stat().st_size

@@ -340,7 +340,7 @@ class Trial:
         if self.status is Status.TERMINATED:
             self.error = None
         if not self.stop_reason.is_cut_short:
-            del self._tail[:]  # the trial ended by itself without repeating them
+            del self._tail[:]  # the trial ended by itself without repeating these rows
         elif self._tail:
             self.last_result = self._read_rows(self._tail[-1:])[0]
 

@@ -13,12 +13,14 @@ _log = logging.getLogger("asynctune.loggers")
 class Logger:
     """Base class of all loggers. A logger receives the results of one trial.
 
-    Subclasses override :meth:`on_result` and, as needed, the other methods. The run makes one call at a
-    time, though not always from the same thread.
+    Subclasses override :meth:`on_result` and, as needed, the other methods. The constructor ends with a
+    call of ``_init()``, the place to open files or connections. The run makes one call at a time, though
+    not always from the same thread. A resumed run makes a new instance for the same directory.
 
     Args:
         config: The trial's configuration.
-        logdir: The trial's directory.
+        logdir: The trial's directory. ``_init()`` must make a relative path absolute, since a trainable may
+            change the working directory later.
         trial: The trial, or None outside a run.
 
     Attributes:

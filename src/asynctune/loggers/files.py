@@ -57,10 +57,11 @@ Write: TypeAlias = Append | Replace | Rewrite
 class FileLogger(Logger):
     """Base class of the loggers that write text files.
 
-    Subclasses add their writes to a list of pending writes: those of the first files in ``_init``, which
-    may also read the files of a previous run, then those of rows in :meth:`add_result`, of configurations
-    in :meth:`add_config` and of a new log in :meth:`add_restart`. These methods and :meth:`take` run on
-    the event loop of a driver, so they must not block.
+    Subclasses append their writes (:class:`Append`, :class:`Replace`, :class:`Rewrite`) to the list
+    ``self._writes``: those of the first files in ``_init()``, which may also read the files of a previous
+    run, then those of rows in :meth:`add_result`, of configurations in :meth:`add_config` and of a new log
+    in :meth:`add_restart`. These three methods and :meth:`take` run on the event loop of a driver, so they
+    must not block. In ``_init()``, ``self._file(name)`` returns the absolute path of a file of the log.
 
     Outside a run, the methods of :class:`Logger` execute their writes before they return. A logger whose
     write raised must not be used further, since an unknown part of the write may have reached the file.

@@ -19,15 +19,15 @@ from asynctune.runner.live_trial import LiveTrial
 from asynctune.runner.plan.plan import Plan
 
 
-class Slots(Protocol):
-    """The source of slots for the tasks of trials, which notify the source of what they do."""
+class SlotSource(Protocol):
+    """The source of slots for the tasks of trials, which report their starts, pauses and ends."""
 
     async def lease(self, resources: Resources) -> Lease:
         """Wait for a slot of this run."""
         ...
 
     def wake(self) -> None:
-        """Look again at who gets the next slot."""
+        """Decide again which trial gets the next slot."""
         ...
 
     def trial_started(self, trial: LiveTrial) -> None:
@@ -44,7 +44,7 @@ class Slots(Protocol):
 
 
 class RunContext(Protocol):
-    """What the dispatcher, the tasks of the trials, a resume and the services need of their run.
+    """The run, as the dispatcher, the tasks of the trials, a resume and the services see it.
 
     Attributes:
         plan: The plan of the run.
@@ -65,7 +65,7 @@ class RunContext(Protocol):
     state: ExperimentState[LiveTrial]
 
     @property
-    def slots(self) -> Slots:
+    def slots(self) -> SlotSource:
         """The source of slots, once the run has begun."""
         ...
 
@@ -101,5 +101,5 @@ class RunContext(Protocol):
         ...
 
     def trial_failed(self, error: TrialError) -> None:
-        """Note that a trial has failed for good; with ``fail_fast`` the run is cancelled."""
+        """Record that a trial has failed for good; with ``fail_fast`` the run is cancelled."""
         ...

@@ -61,7 +61,7 @@ class Decider:
         self._scheduler.on_trial_add(trial)
 
     def decide(self, trial: Trial) -> RowDecision:
-        """Decide how a trial goes on after its newest row, and note the row for the searcher.
+        """Decide how a trial goes on after its newest row, and queue the row for the searcher.
 
         Raises:
             MetricMissing: The row lacks the metric of the run, of the stopper or of the scheduler.
@@ -113,7 +113,7 @@ class Decider:
         return self._scheduler.dismissed()
 
     def stops_run(self) -> bool:
-        """Tell whether the stopper ends the whole run."""
+        """Return whether the stopper ends the whole run."""
         return self._stopper.stop_all()
 
     def trial_ended(self, trial: Trial) -> None:

@@ -25,7 +25,7 @@ from asynctune.schedulers import Free
 from asynctune.suggest.ask_tell import AskTell
 
 _MOST_WAITING = 500
-"""Notes for the searcher that may wait once it is exhausted and nothing else asks it."""
+"""Number of notifications that may wait once the searcher is exhausted and not asked any more."""
 
 
 class _Fresh(Enum):
@@ -77,7 +77,7 @@ class Dispatcher:
     # -- notifications ------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look again at who gets the next slot."""
+        """Decide again which trial gets the next slot."""
         self._changed.set()
 
     def trial_started(self, trial: LiveTrial) -> None:

@@ -30,7 +30,7 @@ class Experiment:
 
     def __init__(self, runner: Runner, owned: AsyncExitStack) -> None:
         self._runner = runner
-        self._on_message = False
+        self._is_outcome_known = False
         # A task and not a task group: the handle of a notebook or service outlives the scope, and the
         # task, in which the handle was made. This object owns the task; `aclose` ends it.
         self._task = asyncio.get_running_loop().create_task(
@@ -111,7 +111,7 @@ class Experiment:
 
     async def aclose(self) -> None:
         """Cancel the run if it is going on, and wait until the run has cleaned up."""
-        self._on_message = True
+        self._is_outcome_known = True
         await self._end()
 
     def __aiter__(self) -> Results:
@@ -122,7 +122,7 @@ class Experiment:
 
     async def _outcome(self) -> ExperimentAnalysis:
         await self._wait(insist=False)
-        self._on_message = True
+        self._is_outcome_known = True
         if self._task.cancelled():
             raise RuntimeError("the event loop was closed while this experiment was running")
         error = self._task.exception()
@@ -159,7 +159,7 @@ class Experiment:
         """Leave the block: wait for the run, or cancel the run after an exception."""
         if error is None:
             try:
-                if self._on_message:
+                if self._is_outcome_known:
                     await self._wait(insist=False)
                 else:
                     await self._outcome()

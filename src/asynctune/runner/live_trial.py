@@ -1,4 +1,4 @@
-"""A trial of a live run: its state, and what connects user, dispatcher and the task of the trial."""
+"""A trial of a live run: its state, and the signals between user, dispatcher and the task of the trial."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OneShotEvent:
             self._waiters = None
 
     def is_set(self) -> bool:
-        """Tell whether the event is set."""
+        """Return whether the event is set."""
         return self._is_set
 
     async def wait(self) -> None:

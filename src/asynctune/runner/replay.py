@@ -29,8 +29,8 @@ class ResumedTrial:
 
     Args:
         trial: The trial.
-        stop_reason: The stop reason of a trial that ends at once, since that was decided, or would have
-            been, before its driver died; None for others.
+        stop_reason: The stop reason of a trial whose last row ends the trial, whether its driver still
+            recorded the end or died before; None for others.
         reopened: The event to record first, or None.
         paused: The event to record after that, or None.
         notice: The warning for the user, or "".
@@ -153,7 +153,7 @@ class Replay:
                 try:
                     trial.set_decision(self._decider.decide(trial))
                     self._undecided.discard(trial.trial_id)
-                except MetricMissing:  # it ended that run; the trainable may report the metric now
+                except MetricMissing:  # ended that run; the trainable may report the metric now
                     trial.set_decision(NOTHING)
                     self._undecided.add(trial.trial_id)
             case ev.TrialFailed() if not event.again:
@@ -162,7 +162,8 @@ class Replay:
                 self._failed_for_good.discard(trial.trial_id)
             case ev.Checkpointed():
                 path = trial.path_of(event.path)
-                if path in self.dropped.get(trial.trial_id, ()):  # the trial saved it again
+                # The trial has saved the checkpoint again.
+                if path in self.dropped.get(trial.trial_id, ()):
                     self.dropped[trial.trial_id].remove(path)
             case ev.CheckpointDropped():
                 dropped = self.dropped.setdefault(trial.trial_id, [])
@@ -184,7 +185,7 @@ class Replay:
             trial.next_config = decision.config
 
     def _waits(self, trial: LiveTrial) -> bool:
-        """Tell whether the scheduler paused a trial at its last row, and that row has a checkpoint."""
+        """Return whether the scheduler paused a trial at its last row, and that row has a checkpoint."""
         checkpoint = trial.checkpoint
         return (
             trial.decision == Decision.PAUSE
@@ -193,7 +194,7 @@ class Replay:
         )
 
     def _is_final(self, trial: LiveTrial) -> bool:
-        """Tell whether a trial that has ended stays ended; keep a notice where that may surprise."""
+        """Return whether a trial that has ended stays ended; keep a notice if users may not expect so."""
         stop_reason = trial.decided_stop
         if trial.status is Status.ERROR:
             final = not self._errored
@@ -219,7 +220,7 @@ class Replay:
         return False
 
     def _can_export(self, trial: LiveTrial) -> bool:
-        """Tell whether a trial whose driver died before the export can still be exported."""
+        """Return whether a trial whose driver died before the export can still be exported."""
         checkpoint = trial.checkpoint
         return (
             self._exports and checkpoint is not None and checkpoint.sequence == trial.last_sequence

@@ -86,7 +86,7 @@ class Runner(RunContext):
         self._replay: Replay | None = None
         self._began = time.monotonic()
         self._trials: anyio.abc.TaskGroup | None = None
-        self._admission: Dispatcher | None = None
+        self._dispatcher: Dispatcher | None = None
         self._drawing = anyio.CancelScope()
         self._ending: StopReason | None = None
         self._scope = anyio.CancelScope()
@@ -97,16 +97,16 @@ class Runner(RunContext):
 
     @property
     def slots(self) -> Dispatcher:
-        assert self._admission is not None, "the run has not begun"
-        return self._admission
+        assert self._dispatcher is not None, "the run has not begun"
+        return self._dispatcher
 
     @property
     def ending(self) -> StopReason | None:
         return self._ending
 
     def record(self, event: ev.Event, row: bytes | None = None) -> None:
-        place = self.journal.append(event, row)
-        self.state.apply(event, place)
+        offset = self.journal.append(event, row)
+        self.state.apply(event, offset)
 
     def wire(self, trial: LiveTrial) -> None:
         trial.wire(self.slots.wake, self._preflight.why_not_pausable)
@@ -204,7 +204,7 @@ class Runner(RunContext):
                 with self._scope:
                     async with anyio.create_task_group() as clock:
                         clock.start_soon(self._watch_budget)
-                        self._admission = Dispatcher(
+                        self._dispatcher = Dispatcher(
                             self, self._factory, self._ask_tell, self._preflight.usual, self._begin
                         )
                         async with anyio.create_task_group() as self._trials:

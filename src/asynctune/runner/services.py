@@ -21,7 +21,7 @@ _DRAIN_S = 30.0
 
 
 class Services:
-    """Starts what follows the journal of a run, and lets it finish after the last trial.
+    """Starts the followers of the journal of a run, and lets them finish after the last trial.
 
     Args:
         run: The run.
@@ -42,7 +42,7 @@ class Services:
     async def running(self) -> AsyncIterator[None]:
         """Follow the journal while the block runs, and then until its last event.
 
-        The journal is closed at the end. What does not finish within a limit is cancelled.
+        The journal is closed at the end. A follower that does not finish within a limit is cancelled.
         """
         run = self._run
         try:
@@ -72,13 +72,14 @@ class Services:
             run.journal.close()
 
     def limit_drain(self, seconds: float) -> None:
-        """Shorten the time that loggers, callbacks and uploads get after the last trial."""
-        self._drain_s = min(self._drain_s, seconds)
-        self._is_hurried = True
+        """Shorten the time that loggers, callbacks and uploads will get after the last trial."""
+        if self._draining is None:  # else their time has begun, and only kill() shortens it
+            self._drain_s = min(self._drain_s, seconds)
+            self._is_hurried = True
 
     def kill(self) -> None:
         """Leave loggers, callbacks and uploads one more second."""
-        self.limit_drain(1.0)
+        self._drain_s = 1.0
         if self.uploads is not None:
             self.uploads.limit_drain(self._drain_s)
         if self._draining is not None:

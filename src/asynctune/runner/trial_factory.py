@@ -21,7 +21,7 @@ from asynctune.runner.plan.preflight import Preflight
 from asynctune.space.codec import decode_config, encode_config
 from asynctune.space.sampling import Variant
 from asynctune.space.space import Space
-from asynctune.suggest.ask_tell import AskTell, Suggestion
+from asynctune.suggest.ask_tell import AskTell, DrawnVariant
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Candidate:
         variant: The configuration, and the draws behind it.
         resources: The resources of the trial.
         shown: The configuration as JSON, for the journal and the user.
-        known: The number of notes that the searcher had read; None for a trial of the user.
+        known: The number of notifications that the searcher had received; None for a trial of the user.
     """
 
     trial_id: str
@@ -146,7 +146,7 @@ class TrialFactory:
 
     def _draw(self, trial_id: str, index: int) -> Candidate | None:
         drawn = self._ask_tell.ask(trial_id)
-        if not isinstance(drawn, Suggestion):
+        if not isinstance(drawn, DrawnVariant):
             return None
         return self._candidate(trial_id, index, drawn.variant, drawn.num_delivered)
 

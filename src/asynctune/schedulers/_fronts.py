@@ -27,7 +27,7 @@ class Fronts:
 
     def __init__(self) -> None:
         self._points: list[Point] = []
-        self._fronts: list[list[int]] = []  # the numbers of the points in each, ascending
+        self._fronts: list[list[int]] = []  # the numbers of the points of each front, ascending
 
     def __len__(self) -> int:
         return len(self._points)

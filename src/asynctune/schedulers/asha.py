@@ -28,7 +28,8 @@ class _Member:
         reached: The index of the highest rung at which the trial was recorded, -1 for none.
         entry: The entry of the trial at that rung.
         may_pass: Whether the trial may train past that rung.
-        is_waiting: Whether the scheduler paused the trial at that rung and got no event of it since.
+        is_waiting: Whether the scheduler paused the trial at that rung, and no event of the trial
+            followed.
         stops_at: The time from which on the trial is stopped.
     """
 
@@ -270,7 +271,7 @@ class AsyncHyperBandScheduler(TrialScheduler):
     def _member(self, trial: Trial) -> _Member:
         member = self._members.get(trial.trial_id)
         if member is None:
-            # Even for a single bracket: so what is drawn depends on the order of trials alone.
+            # Even for a single bracket: so that the draws depend on the order of trials alone.
             (bracket,) = self._rng.choices(self._brackets, self._weights)
             member = self._members[trial.trial_id] = _Member(bracket)
         return member

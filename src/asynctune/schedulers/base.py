@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Self, TypeAlias
 
-from asynctune._checks import as_float, check_metric_and_mode
-from asynctune.errors import ConfigError, MetricMissing
+from asynctune._checks import as_float, bind_objective, check_metric_and_mode
+from asynctune.errors import MetricMissing
 from asynctune.experiment.trial import Trial
 from asynctune.result import Row
 
@@ -104,17 +104,7 @@ class TrialScheduler:
         Raises:
             ConfigError: Another run has used this instance, or a needed objective is missing.
         """
-        name = type(self).__name__
-        if getattr(self, "_used", False):
-            raise ConfigError(f"this {name} was already used by another run; make a new one")
-        self._used = True
-        if getattr(self, "metric", None) is None:
-            own = getattr(self, "mode", None)
-            self.metric, self.mode = metric, own or mode
-        if self.needs_metric and (self.metric is None or self.mode is None):
-            raise ConfigError(
-                f"{name} needs an objective; pass metric and mode to {name} or to run()"
-            )
+        bind_objective(self, metric, mode)
         return self
 
     def begin(self, seed: int) -> None:

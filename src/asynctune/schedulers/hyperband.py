@@ -70,7 +70,7 @@ class _Member:
         order: The number of trials that were added before.
         bracket: The bracket of the trial.
         scores: The scores that the trial had when it first reached each milestone, in their order.
-        is_waiting: Whether the scheduler paused the trial and got no event of it since.
+        is_waiting: Whether the scheduler paused the trial, and no event of the trial followed.
         resumed_past: The index of the last milestone that the trial may pass before its bracket is halved
             there, since its user resumed it; -1 for none.
         is_eliminated: Whether the trial was among the worse at a halving.
@@ -367,11 +367,11 @@ class HyperBandForBOHB(HyperBandScheduler):
 
     Use it with :class:`~asynctune.suggest.BOHBSearch`, which suggests the configurations.
 
-    The scheduler decides as :class:`HyperBandScheduler` does, and that does what BOHB asks for: the largest
-    bracket comes first, a trial pauses at its milestone although its bracket is not full, and survivors
-    come before new trials. The name shows that scheduler and searcher belong together; the arguments are
-    the same. The searcher takes the ``time_attr`` of each result for the budget, so the two need no other
-    connection: give both the same ``time_attr``.
+    The scheduler decides as :class:`HyperBandScheduler` does, which fulfils the demands of BOHB: the
+    largest bracket comes first, a trial pauses at its milestone although its bracket is not full, and
+    survivors come before new trials. The name shows that scheduler and searcher belong together; the
+    arguments are the same. The searcher takes the ``time_attr`` of each result for the budget, so the two
+    need no other connection: give both the same ``time_attr``.
 
     A limit to the concurrent trials of a searcher counts paused trials, too. The limit should let a whole
     bracket in, else brackets are halved with the few trials that they have.

@@ -32,7 +32,7 @@ class _Curve:
         counts: The number of these scores.
         first_time: The time of the first result at or after the grace period.
         last_time: The time of the last result.
-        is_waiting: Whether the scheduler paused the trial and got no event of it since.
+        is_waiting: Whether the scheduler paused the trial, and no event of the trial followed.
         is_exempt: Whether the trial was paused once and resumed, and so is never paused again.
     """
 

@@ -117,8 +117,8 @@ def _schedule(lines: list[PolicyLine], origin: str) -> list[_Change]:
     for number, line in enumerate(lines, 1):
         if line.donor_iteration is None:
             raise ConfigError(
-                f"{origin} does not say in line {number} at which iteration the donor was, so the schedule "
-                "cannot be replayed"
+                f"line {number} of {origin} must have the iteration of the donor, got null; without it the "
+                "schedule cannot be replayed"
             )
         # A state may pass on twice at the same iteration, and then trains only with the last configuration.
         while changes and changes[-1].iteration >= line.donor_iteration:

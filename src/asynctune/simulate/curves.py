@@ -76,9 +76,9 @@ class Curves:
 
     Args:
         curves: The curves. All have the same keys in their configurations and the same metrics.
-        domains: The search domain of each key. By default it spans the values of the configurations: the
-            numbers between the smallest and the largest (in logarithms if both are above 0 and their ratio
-            is 100 or more), and other values as a choice.
+        domains: The search domain of each key. By default a domain spans the values of the configurations:
+            the numbers between the smallest and the largest (in logarithms if both are above 0 and their
+            ratio is 100 or more), and other values as a choice.
 
     Raises:
         ConfigError: The table is wrong; the message names the curve.
@@ -272,14 +272,17 @@ def _is_number(value: Any) -> bool:
 
 def _check(number: int, curve: Curve, first: Curve) -> None:
     if not len(curve):
-        raise ConfigError(f"curve {number} has no steps")
+        raise ConfigError(f"curve {number} must have at least one step, got none")
     if curve.config.keys() != first.config.keys() or curve.metrics.keys() != first.metrics.keys():
         raise ConfigError(
             f"curve {number} must have the keys {sorted(first.config)} and the metrics "
             f"{sorted(first.metrics)} of curve 0, got {sorted(curve.config)} and {sorted(curve.metrics)}"
         )
     if not all(_is_number(value) and value >= 0 for value in curve.seconds):
-        raise ConfigError(f"seconds of curve {number} must all be finite numbers of at least 0")
+        raise ConfigError(
+            f"seconds of curve {number} must be finite numbers of at least 0, got "
+            f"{safe_repr(curve.seconds)}"
+        )
     for name, values in curve.metrics.items():
         if len(values) != len(curve):
             raise ConfigError(
@@ -287,7 +290,9 @@ def _check(number: int, curve: Curve, first: Curve) -> None:
                 f"{len(values)}"
             )
         if not all(isinstance(value, int | float) for value in values):
-            raise ConfigError(f"{name} of curve {number} must have numbers as values")
+            raise ConfigError(
+                f"{name} of curve {number} must have numbers as values, got {safe_repr(values)}"
+            )
 
 
 def _read(line: dict[str, Any]) -> Curve:

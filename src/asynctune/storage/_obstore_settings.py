@@ -115,7 +115,7 @@ def _pop_endpoint(
     given = [name for name in config if str(name).lower() in names.options]
     if len(given) > 1:
         raise ConfigError(
-            f"storage_options has {given[0]!r} and {given[1]!r}, two names of the endpoint; give only one"
+            f"storage_options must have one name of the endpoint, got {given[0]!r} and {given[1]!r}"
         )
     variables = {
         name.lower(): name

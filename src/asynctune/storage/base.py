@@ -60,9 +60,11 @@ class Timeouts:
 class Storage(Protocol):
     """A storage of objects. A new kind implements all of these methods and can be pickled.
 
-    Every method retries within its limits of time. When the storage fails for good, the method raises a
-    :class:`~asynctune.errors.StorageError`: ``StorageTimeout``, ``StorageDenied`` or ``StorageFull``
-    where one of them fits.
+    A new kind needs no base class. Several threads may call a storage and its parts at once. Every method
+    retries within its limits of time. When the storage fails for good, the method raises a
+    :class:`~asynctune.errors.StorageError`: ``StorageTimeout``, ``StorageDenied`` or ``StorageFull`` where
+    one of them fits. ``upload``, ``create``, ``download`` and ``below`` refuse a key that is no plain
+    relative path with an ``UnsafePath``, see :func:`check_key`.
     """
 
     @property
@@ -116,6 +118,7 @@ class Storage(Protocol):
         Raises:
             FileNotFoundError: The object does not exist.
             CheckpointCorrupt: The object has another size.
+            StorageError: The file cannot be written; :func:`storage_error` makes one of an ``OSError``.
         """
         ...
 

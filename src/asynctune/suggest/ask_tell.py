@@ -25,7 +25,7 @@ _MAX_DUPLICATES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
+class DrawnVariant:
     """A variant that a searcher suggested.
 
     Args:
@@ -121,7 +121,7 @@ class AskTell:
             asked = self._searcher_ids[trial_id]
             self._enqueue(_Notification(asked, flat or None, is_end=True, error=error))
 
-    def ask(self, trial_id: str) -> Suggestion | Finished | None:
+    def ask(self, trial_id: str) -> DrawnVariant | Finished | None:
         """Deliver the queue to the searcher, and ask for a suggestion. Slow; call it in a thread.
 
         Args:
@@ -139,7 +139,7 @@ class AskTell:
         asked, variant = self._ask(trial_id)
         if isinstance(variant, Variant):
             self._accept(trial_id, asked, variant)
-            return Suggestion(variant, num_delivered)
+            return DrawnVariant(variant, num_delivered)
         self._finished = variant is FINISHED
         return variant
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from asynctune._checks import check_choice, check_metric_and_mode
-from asynctune.errors import ConfigError
+from asynctune._checks import bind_objective, check_choice, check_metric_and_mode
 from asynctune.result import Row
 from asynctune.space.space import Space
 
@@ -93,14 +92,7 @@ class Searcher:
             ConfigError: Another run has used this instance, the searcher cannot search this space, or it
                 needs an objective and has none.
         """
-        name = type(self).__name__
-        if getattr(self, "_used", False):
-            raise ConfigError(f"this {name} was already used by another run; make a new one")
-        self._used = True
-        if getattr(self, "metric", None) is None:
-            self.metric, self.mode = metric, getattr(self, "mode", None) or mode
-        if self.needs_metric and (self.metric is None or self.mode is None):
-            raise ConfigError(f"{name} needs an objective; give metric and mode to it or to run()")
+        bind_objective(self, metric, mode)
 
     def suggest(self, trial_id: str) -> Suggestion:
         """Suggest the values of a trial.

@@ -151,11 +151,11 @@ async def cancel_everywhere(
             if not run.was_reached:
                 task.result()
                 return
-            assert task.cancelled(), f"it ended with {task!r}"
+            assert task.cancelled(), f"the cancelled scenario ended with {task!r}"
             if afterwards is not None:
                 await afterwards()
         except BaseException as exc:
-            exc.add_note(f"It had been cancelled when it suspended for the {n}th time.")
+            exc.add_note(f"The scenario was cancelled at its suspension number {n}.")
             raise
     raise AssertionError("the scenario does not end")
 

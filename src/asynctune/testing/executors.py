@@ -9,7 +9,7 @@
             return MyExecutor(2)
 
 The trainables of the tests are in :mod:`asynctune.testing.trainables`. They are pickled by reference, so
-workers must be able to import this package.
+workers must be able to import this package. The suite needs Linux.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class ExecutorContract(EndingContract):
     """The promises of :class:`asynctune.executors.Executor`. Override :meth:`make_executor`.
 
     Attributes:
-        can_kill: Whether code that does not return can be killed.
+        can_kill: Whether code that does not return can be killed. An executor without this ability logs a
+            warning with the words "cannot be killed" when it abandons such code.
         owns_cwd: Whether each trial has a process of its own, with a working directory and environment.
         captures_output: Whether the printed output of a trial goes to its own file.
     """

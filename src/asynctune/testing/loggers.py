@@ -116,11 +116,11 @@ def files(logdir: Path) -> dict[str, bytes]:
 
 
 class LoggerContract:
-    """The promises of :class:`asynctune.loggers.Logger`. Override the class attribute and the method.
+    """The promises of :class:`asynctune.loggers.Logger`. Set the class and override :meth:`read_rows`.
 
     Attributes:
         logger_class: The class of the logger.
-        can_restart: Whether ``restart`` leaves the log as if it had got the given rows and no others.
+        can_restart: Whether ``restart`` leaves a log of the given rows and no others.
         writes_files: Whether the log consists of files in the directory of the trial.
         keeps_files_private: Whether only their owner can read these files, whatever the umask is.
     """
@@ -132,10 +132,13 @@ class LoggerContract:
     keeps_files_private: ClassVar[bool] = True
 
     def read_rows(self, logdir: Path) -> Sequence[Mapping[str, Any]]:
-        """Return the rows in the log of a trial; numbers may be numbers or texts.
+        """Return the rows in the log of a trial, in order. The tests read only the key ``n`` of each row.
 
         Args:
             logdir: The directory of the trial.
+
+        Returns:
+            The rows; a number may be returned as its text.
         """
         raise NotImplementedError(f"{type(self).__name__} must override read_rows(logdir)")
 

@@ -55,7 +55,7 @@ class StorageContract:
         """Return an empty storage.
 
         Args:
-            directory: An empty directory, for a storage that needs one.
+            directory: A path that does not exist yet, for a storage that needs a directory or a file.
         """
         raise NotImplementedError(f"{type(self).__name__} must override make_storage(directory)")
 

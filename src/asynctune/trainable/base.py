@@ -318,25 +318,21 @@ class Trainable:
         self._counters.restore(manifest.state)
 
     async def _run_save_to_object(self) -> bytes:
-        from asynctune.storage.checkpoints import archive as _archive  # late: few workers need it
-
         staging_dir = await self._hooks.blocking(
             _checkpoint.make_staging_dir, self._logdir, "save_to_object"
         )
         try:
             root, _ = await self._commit(str(staging_dir))
-            return await self._hooks.blocking(_archive.pack, root)
+            return await self._hooks.blocking(_pack, root)
         finally:
             await self._hooks.blocking(_checkpoint.remove_staging_dir, staging_dir)
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
-        from asynctune.storage.checkpoints import archive as _archive
-
         staging_dir = await self._hooks.blocking(
             _checkpoint.make_staging_dir, self._logdir, "restore_from_object"
         )
         try:
-            path = await self._hooks.blocking(_archive.unpack, obj, staging_dir)
+            path = await self._hooks.blocking(unpack, obj, staging_dir)
             # Not self._run_restore: a durable trainable would also search its storage for this name.
             await Trainable._run_restore(self, str(path))
         finally:
@@ -419,3 +415,16 @@ def _read_checkpoint(checkpoint_path: str) -> tuple[Manifest, Any]:
         return manifest, path
     # Checkpoints are unpickled only in this function: in the worker, verified, on request.
     return manifest, pickle.loads(Path(path).read_bytes()) | {"tune_checkpoint_path": path}
+
+
+def _pack(root: Path) -> bytes:
+    from asynctune.storage.checkpoints import archive  # late: few workers need it
+
+    return archive.pack(root)
+
+
+def unpack(obj: bytes, parent: Path) -> Path:
+    """Write the return value of ``save_to_object`` below a directory. Return the path to restore from."""
+    from asynctune.storage.checkpoints import archive
+
+    return archive.unpack(obj, parent)

@@ -22,7 +22,7 @@ class DurableTrainable(Trainable):
 
     :meth:`save` returns when the checkpoint is committed in the storage. Every instance with the same
     ``remote_checkpoint_dir`` can restore the returned path, on any machine. A run needs ``upload_dir`` or
-    a remote ``storage_path``, and gives each trial its own ``remote_checkpoint_dir`` below.
+    a remote ``storage_path``, and gives each trial its own ``remote_checkpoint_dir`` below that location.
 
     Args:
         remote_checkpoint_dir: A URL such as ``s3://bucket/path`` or ``gs://bucket/path``, or a directory.

@@ -14,7 +14,7 @@ from asynctune import result as _result
 from asynctune.errors import TrialError, TrialStopped, TuneError
 from asynctune.result import Row
 from asynctune.storage.checkpoints.manifest import MANIFEST
-from asynctune.trainable.base import Trainable
+from asynctune.trainable.base import Trainable, unpack
 from asynctune.trainable.session import Checkpoint, Session
 from asynctune.trainable.signature import Form, Function, ReporterBy, Signature, inspect_function
 from asynctune.trainable.steppers import (
@@ -171,11 +171,9 @@ class FunctionTrainable(Trainable):
         self._checkpoint = checkpoint
 
     async def _run_restore_from_object(self, obj: bytes) -> None:
-        from asynctune.storage.checkpoints import archive as _archive
-
         # The directory is kept, since the function may read it at any later time.
         parent = Path(self._logdir, f"restored_{uuid.uuid4().hex[:8]}")
-        path = await self._hooks.blocking(_archive.unpack, obj, parent)
+        path = await self._hooks.blocking(unpack, obj, parent)
         await self._run_restore(str(path))
 
     def _stop(self) -> Any:

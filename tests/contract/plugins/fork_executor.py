@@ -9,7 +9,6 @@ import pickle
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import cloudpickle
 
@@ -100,4 +99,4 @@ def _serve(channel, spec):
         except EOFError:
             os._exit(0)
         answer = host.perform(method, args)
-        channel.send_bytes(pickle.dumps(replace(answer, error=None)))
+        channel.send_bytes(pickle.dumps(answer))

@@ -56,7 +56,7 @@ def test_null_is_nan(tmp_path):
         ([], "not enough values"),
         ([HEAD], "at least one curve"),
         ([HEAD, LINE | {"seconds": [1.0]}], "loss of curve 0 must have 1 values, .*, got 2"),
-        ([HEAD, LINE | {"seconds": [1.0, -1.0]}], "seconds of curve 0 must all be finite"),
+        ([HEAD, LINE | {"seconds": [1.0, -1.0]}], "seconds of curve 0 must be finite"),
         ([HEAD, LINE | {"loss": [1.0, "x"]}], "loss of curve 0 must have numbers as values"),
         ([HEAD, LINE, LINE | {"config": {"momentum": 1}}], "curve 1 must have the keys"),
         ([HEAD, {"seconds": []}], "config"),

@@ -196,7 +196,7 @@ def test_an_endpoint_that_a_secret_names_is_looked_at_too(monkeypatch):
 def test_two_names_of_one_thing_are_refused():
     options = {"endpoint": "https://a", "AWS_ENDPOINT_URL": "https://b"}
     with pytest.raises(
-        ConfigError, match="'endpoint' and 'AWS_ENDPOINT_URL', two names of the endpoint"
+        ConfigError, match="one name of the endpoint, got 'endpoint' and 'AWS_ENDPOINT_URL'"
     ):
         open_storage("s3://bucket/x", options)
 

@@ -108,7 +108,7 @@ def _download_log(storage: Storage, entry: Entry, logdir: str) -> str:
     size: int | None = entry.size
     for _ in range(_ATTEMPTS):
         if size is None:
-            return ""  # it was removed from the storage meanwhile
+            return ""  # the log was removed from the storage meanwhile
         staging = _checkpoint.make_staging_dir(logdir, "log")
         try:
             storage.download(name, staging / "file", size)

@@ -288,7 +288,7 @@ class Uploader:
         async for trial_id in self._receive:
             queue = self._queues[trial_id]
             queue.queued = False
-            if queue.busy:  # the worker on it empties the queue before it leaves
+            if queue.busy:  # its worker empties the queue before it ends
                 continue
             queue.busy = True
             try:
@@ -324,7 +324,7 @@ class Uploader:
                     await self._in_thread(
                         self._replica.delete, dropped, attempt, self._self_uploading
                     )
-                if dropped in queue.dropped:  # else the trial has saved it again meanwhile
+                if dropped in queue.dropped:  # else the trial saved the checkpoint again
                     queue.dropped.remove(dropped)
             elif queue.skipped and trial.status.is_final:
                 kept = {checkpoint.path for checkpoint in trial.checkpoints}
@@ -347,7 +347,8 @@ class Uploader:
                 self._skip(queue, path)
             raise
         self._on_uploaded(trial_id, path, outcome)
-        # The trial deleted it before it was linked, so the event of a newer one is about to arrive.
+        # The trial deleted the checkpoint before its files were linked, so the event of a newer checkpoint
+        # is about to arrive.
         queue.awaits_newer = outcome is UploadOutcome.DELETED
         self._skipped += queue.awaits_newer
 

@@ -32,13 +32,13 @@ class Argument(Generic[Given, Value]):
     """The declaration of one argument, as a field of :class:`~asynctune.runner.plan.options.Options`.
 
     A data descriptor: a type checker takes the type of the parameter from ``__set__``, and that of the
-    attribute from ``__get__``. So callers are checked against what they may pass, and consumers against
-    what the check has made of that.
+    attribute from ``__get__``. So callers are checked against the accepted type, and consumers against the
+    converted one.
 
     Args:
         default: The value that stands for an argument that is not passed.
-        check: Called as ``check(name, value)`` with what is passed, or the default. It returns the value
-            that the run works with, and raises :class:`ConfigError` if the argument is wrong.
+        check: Called as ``check(name, value)`` with what is passed, or the default. The check returns the
+            value that the run works with, and raises :class:`ConfigError` if the argument is wrong.
         doc: The description of the argument, for the docstring of ``run``.
     """
 
@@ -283,7 +283,7 @@ def experiment_name(name: str, value: Any) -> str:
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """Check a mapping."""
+    """Check a mapping. The error shows the type alone, since the value may hold keys of a storage."""
     if isinstance(value, Mapping):
         return value
-    raise argument_error("", name, "a dict", value)
+    raise argument_error("", name, "a dict", type(value))

@@ -1,4 +1,4 @@
-"""Where an experiment is written: its local directory, and the storage that keeps a copy."""
+"""The locations of an experiment: its local directory, and the storage that keeps a copy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from asynctune._checks import naming_argument, safe_repr
 from asynctune.errors import ConfigError
 from asynctune.runner.plan.options import Options
 from asynctune.storage import Storage, open_storage
+from asynctune.storage.base import redact_url
 from asynctune.storage.urls import check_url_spelling, file_url_to_path, is_url
 from asynctune.trainable.context import results_dir
 
@@ -32,8 +33,9 @@ def resolve_locations(options: Options, name: str) -> tuple[str, Storage | None]
     if path is None:
         argument, given = "local_dir", local
     elif local is not None and not _is_remote(path):
+        shown = redact_url(local) if isinstance(local, str) else local
         raise ConfigError(
-            f"local_dir must be None with a local storage_path, got {safe_repr(local)}; both name the "
+            f"local_dir must be None with a local storage_path, got {safe_repr(shown)}; both name the "
             "results folder"
         )
     if _is_remote(given):
@@ -73,7 +75,7 @@ def new_name(trainable_name: str) -> str:
 
 
 def _is_remote(where: Any) -> bool:
-    """Tell whether a location is anything else than a directory of this machine."""
+    """Return whether a location is not a directory of this machine."""
     if isinstance(where, str):
         return is_url(where) and not where.lower().startswith("file://")
     return where is not None and not isinstance(where, os.PathLike)

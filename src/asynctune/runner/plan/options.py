@@ -212,13 +212,13 @@ class Options:
     durability: Argument[Literal["process", "power"], str] = Argument(
         "process",
         argument.one_of("process", "power"),
-        'What a result survives before the run shows it: ``"process"``: the death of this process; '
-        '``"power"``: the death of the machine.',
+        'The failure that a result survives as soon as the run shows it: ``"process"``: the death of this '
+        'process; ``"power"``: the death of the machine.',
     )
     executor: Unchanged[Executor | None] = Argument(
         None,
         argument.optional(argument.executor),
-        "Where trials train; by default a :class:`ProcessExecutor` for this run.",
+        "The executor that trains the trials; by default a :class:`ProcessExecutor` for this run.",
     )
     loggers: Argument[Sequence[type[Logger]] | None, tuple[type[Logger], ...]] = Argument(
         None,
@@ -232,7 +232,7 @@ class Options:
         1, argument.integer(0), "0: silent; 1: a line for each trial that has ended."
     )
     log_to_driver: Unchanged[bool] = Argument(
-        False, argument.flag, "Whether to show what trials print."
+        False, argument.flag, "Whether to show the output of the trials."
     )
     trial_name_creator: Unchanged[Callable[[Trial], str] | None] = Argument(
         None,
@@ -285,7 +285,8 @@ class Options:
     @property
     def _has_end(self) -> bool:
         """Whether something can end a run that has no last sample."""
-        never_end = isinstance(self.stop, NeverStops | CriteriaStopper | FunctionStopper)
+        # The exact classes, since a class that is derived from one of these may end the run.
+        never_end = type(self.stop) in (NeverStops, CriteriaStopper, FunctionStopper)
         # A searcher may end the run by itself, but for the one that only counts samples.
-        may_finish = not isinstance(self.search_alg, BasicVariantGenerator)
+        may_finish = type(self.search_alg) is not BasicVariantGenerator
         return may_finish or not never_end or not math.isinf(self.time_budget_s)

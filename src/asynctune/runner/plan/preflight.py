@@ -79,11 +79,11 @@ class Preflight:
         except Exception as exc:
             name = f"{self._cls.__name__}.{method}()"
             raise ConfigError(
-                f"{name} must be a class method of (cls, config), and raised {safe_str(exc)}"
+                f"{name} must be a class method of (cls, config), got the exception {safe_str(exc)}"
             ) from exc
 
     def check(self) -> None:
-        """Raise if the run is known to fail. Blocks, and calls code of the user.
+        """Raise if the run would certainly fail. Blocks, and calls code of the user.
 
         Raises:
             ConfigError: An argument does not fit the trainable or the executor.

@@ -1,4 +1,4 @@
-"""What an ``on_failure`` function may return."""
+"""The answer of an ``on_failure`` function."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class TrialCheckpoints:
         return sequence if sequence < trial.last_sequence else None
 
     def is_due(self, step: Step, reason: StopReason | None) -> bool:
-        """Tell whether the options ask for a checkpoint at this result.
+        """Return whether the options ask for a checkpoint at this result.
 
         Args:
             step: The result.

@@ -310,7 +310,7 @@ class TrialTask:
             await run.journal.synced()
         except BaseException as exc:
             trial.run_error = (
-                exc  # the end is not on file, so awaiting the trial must not return it
+                exc  # the end is not recorded, so awaiting the trial must not return it
             )
             raise
         finally:

@@ -145,9 +145,6 @@ class EarlyStopping(Stopper):
         self._top = [entry for entry in self._top if entry[1:] != (trial_id, iteration)]
 
 
-ExperimentPlateauStopper = EarlyStopping
-
-
 def _score(stopper: Stopper, result: Row, metric: str, mode: str) -> float:
     """Return the metric of a result as a score, of which higher is better; NaN becomes ``-inf``."""
     try:

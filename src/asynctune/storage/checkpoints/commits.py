@@ -12,12 +12,12 @@ new writer first adds a claim. The previous writer then finds the number of its 
 that a later writer has begun, and raises ``Fenced``. Claims are never removed, and the last number always
 stays in use: a stale writer has to run into one of them.
 
-A damaged record keeps its number and says nothing: writers continue after it and go by the newest readable
-record. If they refused instead, one bad object would end all saving for good. So if a claim is damaged, the
-previous writer is fenced by the next record of the new writer instead of its first. A checkpoint that the
-previous writer commits until then is complete, and the new writer continues after it. (Of two writers of
-equal rank, as outside of runs, the one whose next record comes first owns the storage then.) A record of a
-later version of asynctune is not damaged, and no writer continues after it.
+A damaged record keeps its number and is otherwise ignored: writers continue after it, and the newest
+readable record counts. If writers refused instead, one bad object would end all saving for good. So if a
+claim is damaged, the previous writer is fenced by the next record of the new writer instead of its first.
+A checkpoint that the previous writer commits until then is complete, and the new writer continues after
+it. (Of two writers of equal rank, as outside of runs, the one whose next record comes first owns the
+storage then.) A record of a later version of asynctune is not damaged, and no writer continues after it.
 
 The files of a failed save are removed, unless the response to the creation of its record was lost: then
 they stay until a later commit shows whether the record was created. A writer removes only its own prefixes

@@ -156,7 +156,7 @@ def _check_entry(entry: Any) -> tuple[int, str]:
 
 def _check_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"a JSON object is required, got {value!r}")
+        raise TypeError(f"the value must be a JSON object, got {value!r}")
     return value
 
 

@@ -53,7 +53,11 @@ METHODS = frozenset(
 
 
 class AnswerKind(StrEnum):
-    """The kind of an answer."""
+    """The kind of an answer.
+
+    ``ROW``: a result. ``ENDED``: the last result once more, since the function has ended. ``VALUE``: any
+    other JSON value. ``BYTES``: the return value of ``save_to_object``. ``ERROR``: an exception as text.
+    """
 
     ROW = "row"
     ENDED = "ended"
@@ -70,13 +74,18 @@ class Answer:
         kind: The kind of the answer.
         body: The answer as JSON; for ``BYTES`` the bytes themselves.
         checkpoint: Whether a row contains or requests a checkpoint.
-        error: The exception itself, if it was raised in this process and no secrets are in use.
+        error: The exception itself, if it was raised in this process and no secrets are in use. A pickle of
+            the answer leaves it out.
     """
 
     kind: AnswerKind
     body: bytes = b""
     checkpoint: bool = False
     error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not every exception of the user can be pickled, and no pickle of the user's reaches the driver.
+        return Answer, (self.kind, self.body, self.checkpoint)
 
 
 def as_class(trainable: Any) -> type[Trainable]:

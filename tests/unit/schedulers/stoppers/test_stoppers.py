@@ -16,7 +16,6 @@ from asynctune.schedulers.stoppers.limits import (
 )
 from asynctune.schedulers.stoppers.plateau import (
     EarlyStopping,
-    ExperimentPlateauStopper,
     TrialPlateauStopper,
 )
 
@@ -170,10 +169,6 @@ def test_what_a_retry_reports_again_counts_once_among_the_best():
     for _ in range(5):
         assert told(again, [1], first=2) == []
     assert told(again, [1], first=3) == [3]
-
-
-def test_the_plateau_of_a_run_has_two_names():
-    assert ExperimentPlateauStopper is EarlyStopping
 
 
 # Several
