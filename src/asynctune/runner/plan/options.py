@@ -60,36 +60,35 @@ class Options:
     num_samples: Unchanged[int] = Argument(
         1,
         argument.num_samples,
-        "The number of repetitions of the grid, each with new samples or suggestions; -1: until a budget "
-        "or stopper ends the run.",
+        "The number of repetitions of the grid, each with new samples or suggestions; -1: until a "
+        "budget or stopper ends the run.",
     )
     stop: Argument[Mapping[str, float] | Callable[[str, Row], bool] | Stopper | None, Stopper] = (
         Argument(
             None,
             argument.stopper,
-            'When a trial stops: bounds by metric (``{"training_iteration": 10}``, reached at ``>=``), a '
-            "function ``(trial_id, result) -> bool``, or a :class:`Stopper`.",
+            'When a trial stops: bounds by metric (``{"training_iteration": 10}``, reached at '
+            "``>=``), a function ``(trial_id, result) -> bool``, or a :class:`Stopper`.",
         )
     )
     scheduler: Argument[TrialScheduler | None, TrialScheduler] = Argument(
         None,
         argument.scheduler,
-        "The object that decides after each result how the trial goes on; by default "
-        "every trial runs to its "
-        "end.",
+        "The object that decides after each result how the trial goes on; by default every trial "
+        "runs to its end.",
     )
     search_alg: Argument[Searcher | None, Searcher] = Argument(
         None,
         argument.searcher,
-        "A :class:`~asynctune.suggest.Searcher` that suggests the values of samplers; by default they are "
-        "drawn at random.",
+        "A :class:`~asynctune.suggest.Searcher` that suggests the values of samplers; by default "
+        "they are drawn at random.",
     )
     resources_per_trial: Argument[Mapping[str, Any] | Resources | None, Resources | None] = (
         Argument(
             None,
             argument.optional(argument.resources),
-            'The resources that each trial holds, such as ``{"cpu": 2, "gpu": 0.5}``; by default those of '
-            "``Trainable.default_resource_request(config)``, else one CPU.",
+            'The resources that each trial holds, such as ``{"cpu": 2, "gpu": 0.5}``; by default '
+            "those of ``Trainable.default_resource_request(config)``, else one CPU.",
         )
     )
     max_concurrent_trials: Unchanged[int | None] = Argument(
@@ -109,8 +108,8 @@ class Options:
     hook_timeout_s: Argument[Seconds | None, float] = Argument(
         600.0,
         argument.seconds(),
-        "Seconds for each ``_setup``, ``_save``, ``_restore`` and export. This limit is hard, like the "
-        "others: the run kills the worker.",
+        "Seconds for each ``_setup``, ``_save``, ``_restore`` and export. This limit is hard, like "
+        "the others: the run kills the worker.",
     )
     grace_s: Argument[Seconds, float] = Argument(
         10.0,
@@ -120,15 +119,15 @@ class Options:
     name: Unchanged[str | None] = Argument(
         None,
         argument.optional(argument.experiment_name),
-        "The name of the experiment; by default a new one. The name of an existing experiment is an error, "
-        "unless the run resumes it.",
+        "The name of the experiment; by default a new one. The name of an existing experiment is "
+        "an error, unless the run resumes it.",
     )
     storage_path: Unchanged[Place] = Argument(
         None,
         argument.as_given,
         "The folder of results; by default ``$ASYNCTUNE_RESULTS_DIR``, else "
-        "``~/asynctune_results``. A remote "
-        "one, such as ``s3://bucket/path``, is an ``upload_dir``.",
+        "``~/asynctune_results``. A remote one, such as ``s3://bucket/path``, is an "
+        "``upload_dir``.",
     )
     local_dir: Unchanged[Path | None] = Argument(
         None,
@@ -138,20 +137,18 @@ class Options:
     upload_dir: Unchanged[Place] = Argument(
         None,
         argument.as_given,
-        "The storage that keeps a copy of the experiment: ``s3://bucket/path``, ``gs://``, ``az://``, a "
-        "directory, or a :class:`~asynctune.storage.Storage`. The run uploads "
-        "journal, checkpoints and logs in "
-        "the background; training never waits for an upload. ``resume`` then works on "
-        "any machine, from the "
-        "storage alone. A remote ``storage_path`` means the same.",
+        "The storage that keeps a copy of the experiment: ``s3://bucket/path``, ``gs://``, "
+        "``az://``, a directory, or a :class:`~asynctune.storage.Storage`. The run uploads "
+        "journal, checkpoints and logs in the background; training never waits for an upload. "
+        "``resume`` then works on any machine, from the storage alone. A remote ``storage_path`` "
+        "means the same.",
     )
     storage_options: Unchanged[Mapping[str, Any] | None] = Argument(
         None,
         argument.optional(argument.mapping),
         "How to reach the storage: ``endpoint``, ``region``, keys, and the limits of time "
-        "``connect_timeout_s`` (5), ``read_timeout_s`` (30), ``operation_timeout_s`` "
-        "(300). Missing ones come "
-        "from the usual environment variables. Values may be a :class:`Secret`.",
+        "``connect_timeout_s`` (5), ``read_timeout_s`` (30), ``operation_timeout_s`` (300). "
+        "Missing ones come from the usual environment variables. Values may be a :class:`Secret`.",
     )
     upload_interval_s: Argument[Seconds, float] = Argument(
         5.0, argument.seconds(), "The greatest age in seconds of a result that is not yet uploaded."
@@ -193,9 +190,8 @@ class Options:
     on_failure: Unchanged[OnFailure | None] = Argument(
         None,
         argument.optional(argument.function("trial", "error", allow_async=True)),
-        "Called after each failed attempt as ``on_failure(trial, error)``; may be "
-        "``async def``. The function "
-        "may return a :class:`Retry`; None leaves the decision to ``max_failures``.",
+        "Called after each failed attempt as ``on_failure(trial, error)``; may be ``async def``. "
+        "The function may return a :class:`Retry`; None leaves the decision to ``max_failures``.",
     )
     restore: Argument[Path | None, str | None] = Argument(
         None, argument.optional(argument.checkpoint), "A checkpoint that every trial begins from."
@@ -203,17 +199,17 @@ class Options:
     resume: Argument[bool | Literal["AUTO", "errored"] | None, Resume] = Argument(
         False,
         argument.resume,
-        'Whether to continue the experiment ``name``: ``True`` if it exists (else an error), ``"AUTO"`` if '
-        'it exists (else it is started), ``"errored"`` like True, and failed trials are retried. Pass '
-        "trainable and ``config`` again. Trials that ended stay so; those that were "
-        "cut short go on from their "
-        "last checkpoint. ``num_samples``, ``stop`` and ``time_budget_s`` may be raised.",
+        "Whether to continue the experiment ``name``: ``True`` if it exists (else an error), "
+        '``"AUTO"`` if it exists (else it is started), ``"errored"`` like True, and failed trials '
+        "are retried. Pass trainable and ``config`` again. Trials that ended stay so; those that "
+        "were cut short go on from their last checkpoint. ``num_samples``, ``stop`` and "
+        "``time_budget_s`` may be raised.",
     )
     durability: Argument[Literal["process", "power"], str] = Argument(
         "process",
         argument.one_of("process", "power"),
-        'The failure that a result survives as soon as the run shows it: ``"process"``: the death of this '
-        'process; ``"power"``: the death of the machine.',
+        'The failure that a result survives as soon as the run shows it: ``"process"``: the death '
+        'of this process; ``"power"``: the death of the machine.',
     )
     executor: Unchanged[Executor | None] = Argument(
         None,
@@ -247,12 +243,10 @@ class Options:
     deterministic: Unchanged[bool] = Argument(
         False,
         argument.flag,
-        "Whether a seeded searcher suggests the same again with the same seed, although trials run in "
-        "parallel: each suggestion then knows whole trials, in order, and only those "
-        "that lie as many back as "
-        "can run at once (set ``max_concurrent_trials`` for more than one machine). A "
-        "slot may wait for a slow "
-        "trial.",
+        "Whether a seeded searcher suggests the same again with the same seed, although trials run "
+        "in parallel: each suggestion then knows whole trials, in order, and only those that lie "
+        "as many back as can run at once (set ``max_concurrent_trials`` for more than one "
+        "machine). A slot may wait for a slow trial.",
     )
     sync_to_driver: Unchanged[Any] = Argument(
         None, argument.as_given, "Accepted for the sake of older code; workers write in place."
@@ -267,15 +261,13 @@ class Options:
             )
         if self.num_samples == -1 and not self._has_end:
             raise ConfigError(
-                "num_samples must be a positive int, got -1 (unlimited), and nothing "
-                "would end the run; pass "
-                "time_budget_s, or a Stopper with stop_all as stop"
+                "num_samples must be a positive int, got -1 (unlimited), and nothing would end the "
+                "run; pass time_budget_s, or a Stopper with stop_all as stop"
             )
         if self.fail_fast and self.max_failures:
             raise ConfigError(
-                f"fail_fast must be False with max_failures={self.max_failures}, got "
-                f"True; fail_fast ends the "
-                "run at the first failure, max_failures retries"
+                f"fail_fast must be False with max_failures={self.max_failures}, got True; fail_fast "
+                "ends the run at the first failure, max_failures retries"
             )
         if self.resume is not Resume.NEW and self.name is None:
             raise ConfigError(
