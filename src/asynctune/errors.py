@@ -35,7 +35,14 @@ from typing import Any
 
 
 class TuneError(Exception):
-    """The base class of all errors of asynctune."""
+    """The base class of all errors of asynctune.
+
+    Attributes:
+        analysis: On an error that ends a run: the :class:`ExperimentAnalysis` of the run, else None. An
+            exception of another class that ends a run has the attribute as well.
+    """
+
+    analysis: Any = None
 
 
 class ConfigError(TuneError, ValueError):
@@ -83,7 +90,6 @@ class TrialError(TuneError):
         trial_id: The id of the trial, or None for an actor outside a run.
         traceback: The remote traceback as text, or None.
         failures: The error of each failed trial, by trial id, on the error that ``run`` raises.
-        analysis: The :class:`ExperimentAnalysis` of the run on the error that ``run`` raises, else None.
     """
 
     def __init__(
@@ -93,7 +99,6 @@ class TrialError(TuneError):
         self.trial_id = trial_id
         self.traceback = traceback
         self.failures: dict[str, TrialError] = {}
-        self.analysis: Any = None
 
 
 class WorkerDied(TrialError):
@@ -162,13 +167,7 @@ class ExperimentCorrupt(TuneError):
 
 
 class StorageError(TuneError, OSError):
-    """Storage failed.
-
-    Attributes:
-        analysis: The :class:`ExperimentAnalysis` of the run on an error that ends a run, else None.
-    """
-
-    analysis: Any = None
+    """Storage failed."""
 
 
 class StorageFull(StorageError):

@@ -201,7 +201,7 @@ async def test_no_secret_of_a_trial_that_ends_well_is_seen_anywhere(trainable, k
     for trial in experiment.trials:
         assert trial.status == "TERMINATED"
         assert "Secret('env:CANARY_00')" in trial.exported["a"]
-        assert "Secret('env:CANARY_00')" in trial.note
+        assert trial.note is None  # what _stop() returns goes nowhere
 
 
 @pytest.mark.parametrize("kind", ["process", "inline"])
@@ -239,8 +239,7 @@ async def test_an_actor_mirrors_references(kind):
         answers.append(await actor.train())
         assert answers[3]["digests"] == given.digests([CANARIES["CANARY_00"]])
         state = await actor.save_to_object()
-        answers.append(await actor.stop())
-        assert answers[4].count("Secret(") == 1
+        assert await actor.stop() is None
     assert hits(repr(answers)) == []
     assert hits(state) == []
 

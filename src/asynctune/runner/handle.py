@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
-from asynctune.errors import StorageError, TrialError
 from asynctune.experiment import events as ev
 from asynctune.experiment.analysis import ExperimentAnalysis
 from asynctune.experiment.journal import Follower
@@ -126,11 +125,15 @@ class Experiment:
         if self._task.cancelled():
             raise RuntimeError("the event loop was closed while this experiment was running")
         error = self._task.exception()
-        if isinstance(error, TrialError | StorageError):
-            error.analysis = self.analysis()
-        if error is not None:
-            raise error
-        return self.analysis()
+        if error is None:
+            return self.analysis()
+        if isinstance(error, Exception) and getattr(error, "analysis", None) is None:
+            with suppress(Exception):  # an exception of the user may refuse attributes
+                error.analysis = self.analysis()  # type: ignore[attr-defined]
+                error.add_note(
+                    f"The results so far are in `analysis` of this exception, and in {self.path}."
+                )
+        raise error
 
     async def _wait(self, *, insist: bool) -> None:
         """Wait for the end of the run.

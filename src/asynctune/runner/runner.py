@@ -182,7 +182,7 @@ class Runner(RunContext):
         """Run all trials to their ends.
 
         Raises:
-            TrialError: A trial failed, and ``raise_on_failed_trial`` or ``fail_fast`` is set.
+            TrialError: A trial failed, and ``raise_on_failed_trial`` is set.
             TuneError: Another error ended the run, such as a missing metric. An exception of a scheduler or
                 stopper is raised unchanged.
         """
@@ -218,9 +218,11 @@ class Runner(RunContext):
             finally:
                 self._trials = None
                 self.is_ready.set()
-                if error is None and self._first_error is not None and (
-                    self.plan.options.raise_on_failed_trial or self.plan.options.fail_fast
-                ):  # fmt: skip
+                if (
+                    error is None
+                    and self._first_error is not None
+                    and self.plan.options.raise_on_failed_trial
+                ):
                     error = summarize_failures(self._first_error, list(self.state.trials.values()))
                 try:
                     if not self.journal.is_broken:

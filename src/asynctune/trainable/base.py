@@ -58,6 +58,8 @@ class Trainable:
             the results directory.
     """
 
+    _shutdown_note: str | None = None
+    """A note for ``error.txt`` about the stop, which a function as a trainable may leave."""
     _hook_names: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -356,17 +358,17 @@ class Trainable:
     async def _run_get_config(self) -> dict[str, Any]:
         return self.get_config()
 
-    async def _run_stop(self) -> Any:
+    async def _run_stop(self) -> str | None:
         try:
             try:
                 if not isinstance(self._result_logger, NoopLogger):
                     await self._hooks.blocking(self._result_logger.flush)
                     await self._hooks.blocking(self._result_logger.close)
             finally:
-                note = await self._hook("_stop")
+                await self._hook("_stop")  # its return value is the user's own business
         finally:
             self._hooks.close()
-        return note
+        return self._shutdown_note
 
     # -- helpers --------------------------------------------------------------------------------
 

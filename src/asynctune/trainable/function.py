@@ -176,12 +176,12 @@ class FunctionTrainable(Trainable):
         path = await self._hooks.blocking(unpack, obj, parent)
         await self._run_restore(str(path))
 
-    def _stop(self) -> Any:
+    def _stop(self) -> None:
         if self._stepper is None or self._end is not None:
-            return None
+            return
         self._stop_requested = True
         self._end = self._stepper.stop(self._grace_s)
-        return self._note(self._end)
+        self._shutdown_note = self._note(self._end)
 
     def _note(self, end: FunctionEnd | None) -> str | None:
         """Return a note about the exception of a stopped function; None without one or for the stop.
@@ -250,12 +250,12 @@ class AsyncFunctionTrainable(FunctionTrainable):
         if isinstance(self._async_stepper, TaskStepper):
             await self._async_stepper.cancel()
 
-    async def _stop(self) -> Any:
+    async def _stop(self) -> None:  # type: ignore[override]
         if self._async_stepper is None or self._end is not None:
-            return None
+            return
         self._stop_requested = True
         self._end = await self._async_stepper.stop(self._grace_s)
-        return self._note(self._end)
+        self._shutdown_note = self._note(self._end)
 
 
 def _contains_stop(error: BaseException | None, depth: int = 0) -> bool:
