@@ -375,18 +375,34 @@ def encode(event: Event, row: bytes | None = None) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+class UnknownKindError(ValueError):
+    """A record is of a kind that only a newer version defines, and must not be skipped.
+
+    Attributes:
+        kind: The kind.
+    """
+
+    def __init__(self, kind: object) -> None:
+        super().__init__(f"the kind {kind!r} is unknown, and the record is not marked as skippable")
+        self.kind = kind
+
+
 def decode(data: bytes) -> Event | None:
-    """Decode an event. Return None for a kind that this version does not define.
+    """Decode an event. Return None for an unknown kind whose record is marked as skippable.
 
     Raises:
+        UnknownKindError: The kind is unknown, and skipping the record could change a resume.
         ValueError: The data is not an event.
     """
     body = json.loads(data)
     if not isinstance(body, dict):
         raise ValueError(f"the record must be a JSON object, got a {type(body).__name__}")
-    cls = _KINDS.get(body.pop("kind", ""))
+    kind = body.pop("kind", "")
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        return None
+        if body.get("skippable") is True:
+            return None
+        raise UnknownKindError(kind)
     # Fields that a newer version added are left out; new fields have defaults, for older journals.
     fields = {name: body[name] for name in _FIELDS[cls] if name in body}
     try:

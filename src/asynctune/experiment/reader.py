@@ -47,7 +47,7 @@ def record_end(data: bytes, start: int) -> int | None:
 
 
 def decode(payload: bytes, path: Path, offset: int) -> ev.Event | None:
-    """Decode the event of a good record. Return None for a kind that this version does not define.
+    """Decode the event of a good record. Return None for a record that this version may skip.
 
     Args:
         payload: The JSON of the record.
@@ -55,10 +55,15 @@ def decode(payload: bytes, path: Path, offset: int) -> ev.Event | None:
         offset: The offset of the record, for the error.
 
     Raises:
-        ExperimentCorrupt: The JSON is no event.
+        ExperimentCorrupt: The JSON is no event, or one of a newer version.
     """
     try:
         return ev.decode(payload)
+    except ev.UnknownKindError as exc:
+        raise ExperimentCorrupt(
+            f"{path} has a record of the kind {exc.kind!r} at byte {offset}, which a newer version of "
+            "asynctune wrote and which a resume needs: upgrade asynctune"
+        ) from exc
     except (ValueError, RecursionError) as exc:
         raise _damaged(path, offset, str(exc)) from exc
 

@@ -66,8 +66,17 @@ def test_a_row_that_is_already_encoded_is_written_as_it_is():
     assert row in ev.encode(event, row)
 
 
-def test_a_kind_that_is_not_known_is_left_out_and_a_record_that_lacks_a_field_is_not():
-    assert ev.decode(b'{"kind":"of_the_future","x":1}') is None
+@pytest.mark.parametrize(
+    "mark", ["", ',"skippable":false', ',"skippable":1', ',"skippable":"true"']
+)
+@pytest.mark.parametrize("kind", ['"of_the_future"', '""', "1", "null", "[]", "{}"])
+def test_an_unknown_kind_is_refused_unless_its_record_may_be_skipped(kind, mark):
+    assert ev.decode(b'{"kind":%b,"skippable":true}' % kind.encode()) is None
+    with pytest.raises(ev.UnknownKindError, match="unknown, and the record is not marked"):
+        ev.decode(f'{{"kind":{kind},"x":1{mark}}}'.encode())
+
+
+def test_a_record_that_lacks_a_field_is_refused():
     for wrong in (b"[]", b'{"kind":"reported"}', b"nonsense"):
         with pytest.raises(ValueError, match=r"record|Expecting"):
             ev.decode(wrong)
@@ -137,6 +146,21 @@ def test_a_newer_version_that_began_it_or_went_on_with_it_is_refused_by_name(
     with pytest.raises(ExperimentCorrupt, match=rf"format {FORMAT + 1}.*9\.9.*upgrade") as caught:
         list(JournalReader(path).events())
     assert caught.value.offset is None, "so that repair does not cut it off"
+
+
+def test_a_record_of_a_newer_version_is_refused_by_name_where_it_may_not_be_skipped(tmp_path):
+    path = tmp_path / "journal"
+    end = journal_of(path, STARTED, reported(0, loss=1))[-1]
+    with path.open("ab") as file:
+        file.write(record(b'{"kind":"looked_at","skippable":true}'))
+    assert len(list(JournalReader(path).events())) == 2
+    with path.open("ab") as file:
+        file.write(record(b'{"kind":"of_the_future"}'))
+    message = "kind 'of_the_future' at byte .* newer version .* upgrade asynctune"
+    with pytest.raises(ExperimentCorrupt, match=message) as caught:
+        list(JournalReader(path).events())
+    assert caught.value.offset is None, "so that repair does not cut it off"
+    assert end < path.stat().st_size
 
 
 def test_what_is_no_journal_is_refused(tmp_path):
