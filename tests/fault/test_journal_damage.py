@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import asynctune as tune
 from asynctune.cli import main as cli
 from asynctune.errors import ExperimentCorrupt, StorageError
 from asynctune.executors import InlineExecutor
+from asynctune.experiment import events as ev
 from asynctune.experiment.reader import JournalReader, record
 
 
@@ -109,6 +112,41 @@ def test_damage_is_refused_with_its_place_and_repair_keeps_the_good_beginning(na
     tune.Analysis(experiment)
     assert cli.main(["repair", experiment]) == 0
     assert "nothing was changed" in capsys.readouterr().out
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+import asynctune as tune
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        tune.Analysis(folder)
+        print(folder.name)
+    except tune.ExperimentCorrupt as exc:
+        assert "is damaged at byte" in str(exc), exc
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-O"]], ids=["plain", "without assertions"])
+def test_a_record_of_a_row_that_is_doubled_or_gone_is_damage(whole, tmp_path, flags):
+    data = whole.read_bytes()
+    places = [(offset, event) for offset, event in JournalReader(whole).events()]
+    ends = [offset for offset, _ in places[1:]] + [len(data)]
+    count = 0
+    for (start, event), end in zip(places, ends, strict=True):
+        if isinstance(event, ev.Reported):
+            for name, changed in (
+                (f"{start}-doubled", data[:end] + data[start:end] + data[end:]),
+                (f"{start}-gone", data[:start] + data[end:]),
+            ):
+                count += 1
+                folder = tmp_path / "damaged" / name
+                folder.mkdir(parents=True)
+                (folder / "journal").write_bytes(changed)
+    assert count > 10
+    command = [sys.executable, *flags, "-c", READ_ALL, str(tmp_path / "damaged")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "", "these were read without a word"
 
 
 @pytest.mark.asyncio

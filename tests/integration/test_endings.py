@@ -176,3 +176,19 @@ async def test_awaiting_the_handle_again_gives_the_same_error_with_one_note():
             await experiment
     assert len(raised.value.__notes__) == 1
     await experiment.aclose()
+
+
+@pytest.mark.parametrize("interruption", [MemoryError, OSError, SystemError])
+async def test_a_run_that_is_interrupted_before_its_first_record_leaves_its_name_free(
+    interruption, monkeypatch, results_dir
+):
+    def interrupted(*args):
+        raise interruption
+
+    with monkeypatch.context() as patched, pytest.raises(interruption):
+        patched.setattr("asynctune.runner.runner.start_record", interrupted)
+        async with InlineExecutor(1) as pool:
+            await tune.run(reports, name="x", executor=pool, verbose=0)
+    assert (results_dir / "x" / "journal").read_bytes() == b""
+    analysis = await tune.run(reports, name="x", verbose=0)
+    assert [trial.status for trial in analysis.trials] == ["TERMINATED"]

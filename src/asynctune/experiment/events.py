@@ -291,6 +291,8 @@ class TrialEnded:
         exported: The files that ``export_model`` wrote, format -> path.
         note: The errors during the shutdown of the trial, as text, or None.
         wall_time: Seconds since 1970.
+        num_reported: The number of rows that all attempts of the trial have reported, so that a reader
+            notices a missing one; None in journals of earlier builds.
     """
 
     kind: ClassVar[str] = "trial_ended"
@@ -300,6 +302,7 @@ class TrialEnded:
     exported: dict[str, str]
     note: str | None
     wall_time: float
+    num_reported: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ class JournalReader:
         for offset, event in self.events():
             try:
                 apply(event, offset)
-            except (AssertionError, LookupError, ValueError, TypeError, AttributeError) as exc:
+            except (LookupError, ValueError, TypeError, AttributeError) as exc:
                 if isinstance(exc, TuneError):
                     raise
                 raise _damaged(
@@ -164,7 +164,8 @@ class JournalReader:
         with self._open() as file:
             for offset in offsets:
                 event = decode(self.read_record(file, offset), self.path, offset)
-                assert isinstance(event, ev.Reported), "the offset of a row holds another event"
+                if not isinstance(event, ev.Reported):
+                    raise _damaged(self.path, offset, "the record must be a row")
                 rows.append(event.row)
         return rows
 

@@ -48,7 +48,8 @@ class ExperimentState(Generic[T]):
             case ev.RunEnded():
                 self.ended = event
             case ev.TrialAdded():
-                assert event.trial_id not in self.trials, f"{event.trial_id} is added twice"
+                if event.trial_id in self.trials:
+                    raise ValueError(f"{event.trial_id} is added twice")
                 self.trials[event.trial_id] = self._make_trial(event)
                 self.num_drawn += event.drawn is not None
             case (

@@ -249,17 +249,9 @@ class Trial:
                 if self.started_at is None:
                     self.started_at = event.wall_time
             case ev.Reported():
-                assert event.sequence == self._next_sequence, (
-                    f"row {event.sequence} is out of order"
-                )
-                self._sequences.append(event.sequence)
-                self._offsets.append(offset)
-                del self._tail[:1]
-                self._next_sequence = event.sequence + 1
-                self.last_result = event.row
+                self._report(event, offset)
             case ev.Checkpointed():
-                self.checkpoint = self.checkpoint_of(event)
-                self.checkpoints = (*self.checkpoints, self.checkpoint)
+                self._save(event)
             case ev.CheckpointDropped() | ev.CheckpointRejected():
                 self._drop(event)
             case ev.TrialPaused():
@@ -328,7 +320,25 @@ class Trial:
         """The complete and the rejected checkpoints: all that the trial may still need."""
         return self.checkpoints + self._rejected
 
+    def _report(self, event: ev.Reported, offset: int) -> None:
+        # Not by assertions, here and below: python -O would read a damaged journal without a word.
+        if event.sequence != self._next_sequence:
+            raise ValueError(f"row {event.sequence} follows row {self._next_sequence - 1}")
+        self._sequences.append(event.sequence)
+        self._offsets.append(offset)
+        del self._tail[:1]
+        self._next_sequence = event.sequence + 1
+        self.last_result = event.row
+
+    def _save(self, event: ev.Checkpointed) -> None:
+        if event.sequence >= self._next_sequence:
+            raise ValueError(f"{event.path} is of row {event.sequence}, which is missing")
+        self.checkpoint = self.checkpoint_of(event)
+        self.checkpoints = (*self.checkpoints, self.checkpoint)
+
     def _end(self, event: ev.TrialEnded) -> None:
+        if event.num_reported not in (None, self._next_sequence):
+            raise ValueError(f"it ended with {event.num_reported} rows, not {self._next_sequence}")
         self._move(Status(event.status))
         self.stop_reason = StopReason(event.reason)
         self.exported = event.exported
@@ -363,7 +373,7 @@ class Trial:
 
     def _move(self, status: Status) -> None:
         if not self.status.may_become(status):
-            raise AssertionError(f"trial {self.trial_id} cannot go from {self.status} to {status}")
+            raise ValueError(f"trial {self.trial_id} cannot go from {self.status} to {status}")
         self.status = status
 
 

@@ -197,8 +197,9 @@ class Runner(RunContext):
     async def _run(self) -> None:
         error: BaseException | None = None
         async with self._services.running():
+            # Not within the block: a run that is interrupted here must not record its end.
+            self.record(start_record(self.plan, self.serialized, self._opened.history))
             try:
-                self.record(start_record(self.plan, self.serialized, self._opened.history))
                 # Before any other file: a directory of trials without a journal belongs to no experiment.
                 await self.journal.synced()
                 with self._scope:

@@ -104,7 +104,7 @@ def test_an_error_stays_only_with_a_trial_that_failed_for_good():
 def test_a_move_that_cannot_be_is_refused():
     trial, _ = make_trial()
     trial.apply(ev.TrialEnded("t", "TERMINATED", "cancelled", {}, None, 3.0), 0)
-    with pytest.raises(AssertionError, match="trial t cannot go from TERMINATED to RUNNING"):
+    with pytest.raises(ValueError, match="trial t cannot go from TERMINATED to RUNNING"):
         trial.apply(ev.TrialStarted("t", 0, None, 1.0), 0)
 
 

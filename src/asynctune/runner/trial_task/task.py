@@ -303,6 +303,7 @@ class TrialTask:
                     exported=end.exported,
                     note=note,
                     wall_time=time.time(),
+                    num_reported=trial.next_sequence,
                 )
             )
             # Before any await: a replay notifies in the order of the journal.
