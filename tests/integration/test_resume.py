@@ -244,29 +244,67 @@ async def test_a_cancelled_trial_goes_on_from_its_last_commit():
     assert (started.attempt, again.trials[0].num_failures) == (1, 0)
 
 
-async def test_without_a_commit_it_stays_ended_with_a_notice(caplog):
+async def test_without_a_commit_what_was_cut_short_begins_again_with_a_notice(caplog):
     await cancelled_while_it_waits()
     again = await run(Waits, resume=True, stop={"n": 4}, checkpoint_freq=0)
-    assert [row["n"] for row in again.trials[0].results] == [1, 2]
-    assert again.trials[0].stop_reason is StopReason.CANCELLED
-    assert "stays ended (cancelled): the trial has no checkpoint" in caplog.text
+    assert [row["n"] for row in again.trials[0].results] == [1, 2, 3, 4]
+    assert again.trials[0].stop_reason is StopReason.CRITERION
+    assert "has no checkpoint and begins again" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["stop", "cancel", "aclose"])
+async def test_a_run_that_its_user_ends_is_finished_by_a_resume_without_a_commit(end):
+    given = {"name": "again", "verbose": 0, "grace_s": 1, "num_samples": 3}
+    async with (
+        InlineExecutor(1) as pool,
+        tune.start(Counts, executor=pool, **given) as experiment,
+    ):
+        async for row in experiment:
+            if row["n"] == 3:
+                if end == "aclose":
+                    await experiment.aclose()
+                else:
+                    getattr(experiment, end)()
+                break
+    again = await run(num_samples=3, resume=True, checkpoint_freq=0)
+    rows = [[row["n"] for row in trial.results] for trial in again.trials]
+    assert rows == [list(range(1, 21))] * 3
+
+
+async def test_a_time_budget_that_is_raised_lets_trials_without_a_commit_begin_again():
+    class Slow(Counts):
+        async def _train(self):
+            await asyncio.sleep(0.05)
+            return await super()._train()
+
+    first = await run(Slow, time_budget_s=0.4, checkpoint_freq=0)
+    assert first.trials[0].stop_reason is StopReason.TIME_BUDGET
+    more = await run(Slow, time_budget_s=60, resume=True, checkpoint_freq=0)
+    assert [row["n"] for row in more.trials[0].results] == list(range(1, 21))
+
+
+async def test_a_raised_criterion_alone_repeats_no_training(caplog):
+    await run(stop={"n": 3}, checkpoint_freq=0)
+    again = await run(stop={"n": 5}, checkpoint_freq=0, resume=True)
+    assert [row["n"] for row in again.trials[0].results] == [1, 2, 3]
+    assert "stays ended (stop criterion): the trial has no checkpoint" in caplog.text
 
 
 async def test_a_last_row_that_ends_a_trial_ends_it_without_another_train():
-    class OneShotEvent(Counts):
+    class Once(Counts):
         allowed = 3
 
         async def _train(self):
-            assert OneShotEvent.allowed, "nothing is left to train"
-            OneShotEvent.allowed -= 1
+            assert Once.allowed, "nothing is left to train"
+            Once.allowed -= 1
             return await super()._train()
 
-    first = await run(OneShotEvent, stop={"n": 3}, checkpoint_freq=2)
+    first = await run(Once, stop={"n": 3}, checkpoint_freq=2)
     journal = Path(first.path, "journal")
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b'"trial_ended"' in lines[-2]
     journal.write_bytes(b"".join(lines[:-2]))  # as if its driver had died right before
-    again = await run(OneShotEvent, stop={"n": 3}, checkpoint_freq=2, resume=True)
+    again = await run(Once, stop={"n": 3}, checkpoint_freq=2, resume=True)
     assert again.trials[0].stop_reason is StopReason.CRITERION
     assert [row["n"] for row in again.trials[0].results] == [1, 2, 3]
 

@@ -22,7 +22,6 @@ class History:
         end_offsets: Trial id -> offset of the trial's last ``TrialEnded``.
         seconds: The total duration of the runs, in seconds.
         ended_cleanly: Whether the last driver recorded the end of its run.
-        failed: Whether the last run ended with an error, which cancelled the running trials.
         stale_logs: The ids of the trials whose logs may lack rows: those with an event since the last
             driver started, if that driver recorded no end; all, if the journal was just downloaded.
     """
@@ -33,7 +32,6 @@ class History:
     end_offsets: dict[str, int]
     seconds: float
     ended_cleanly: bool
-    failed: bool
     stale_logs: frozenset[str]
 
 
@@ -44,7 +42,6 @@ class _Fold:
     since: float = 0.0
     latest: float = 0.0
     ended: bool = True
-    failed: bool = False
     touched: set[str] = field(default_factory=set)
     end_offsets: dict[str, int] = field(default_factory=dict)
     first: ev.RunStarted | None = None
@@ -56,11 +53,10 @@ class _Fold:
             self.first = self.first or event
             self.epoch += 1
             self.since = self.latest = event.started_at
-            self.ended = self.failed = False
+            self.ended = False
         elif isinstance(event, ev.RunEnded):
             self._close(event.seconds)
             self.ended = True
-            self.failed = event.reason == "failed"
             self.touched.clear()
         else:
             self.touched.add(event.trial_id)
@@ -110,7 +106,6 @@ def read_history(reader: JournalReader, directory: str, *, logs_are_old: bool = 
         end_offsets=fold.end_offsets,
         seconds=seconds,
         ended_cleanly=fold.ended,
-        failed=fold.failed,
         stale_logs=stale_logs,
     )
 

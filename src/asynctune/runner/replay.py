@@ -72,7 +72,6 @@ class Replay:
         self._errored = errored
         self._exports = exports
         self._failed_for_good: set[str] = set()
-        self._undecided: set[str] = set()  # trials whose newest row lacks a metric
         self._final: set[str] = set()
         self._notices: dict[str, str] = {}
         self.dropped: dict[str, list[str]] = {}
@@ -152,10 +151,8 @@ class Replay:
             case ev.Reported():
                 try:
                     trial.set_decision(self._decider.decide(trial))
-                    self._undecided.discard(trial.trial_id)
                 except MetricMissing:  # ended that run; the trainable may report the metric now
                     trial.set_decision(NOTHING)
-                    self._undecided.add(trial.trial_id)
             case ev.TrialFailed() if not event.again:
                 self._failed_for_good.add(trial.trial_id)
             case ev.TrialReopened():
@@ -209,10 +206,10 @@ class Replay:
         if not trial.is_rebuildable:
             self._notices[trial.trial_id] = _not_rebuildable(trial)
             return True
-        begins_again = trial.status is Status.ERROR or trial.trial_id in self._undecided
-        # An error of the run, such as a full disk, cancelled the trial, and not its user.
-        begins_again |= self._history.failed and trial.stop_reason is StopReason.CANCELLED
-        if trial.checkpoint is None and trial.num_results and not begins_again:
+        # A trial that was cut short begins again without a checkpoint. One that reached its criterion has
+        # done what was asked of it then, so a raised criterion alone does not repeat its training.
+        reached_criterion = trial.stop_reason is StopReason.CRITERION
+        if reached_criterion and trial.checkpoint is None:
             self._notices[trial.trial_id] = (
                 f"{trial.name} stays ended ({trial.stop_reason}): the trial has no checkpoint to go on from"
             )
