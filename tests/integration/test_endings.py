@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 
@@ -192,3 +193,89 @@ async def test_a_run_that_is_interrupted_before_its_first_record_leaves_its_name
     assert (results_dir / "x" / "journal").read_bytes() == b""
     analysis = await tune.run(reports, name="x", verbose=0)
     assert [trial.status for trial in analysis.trials] == ["TERMINATED"]
+
+
+class Scores(tune.Trainable):
+    def _setup(self, config):
+        self.n = 0
+
+    def _train(self):
+        self.n += 1
+        score = [0.5, 0.9, 0.4, 0.3][self.n - 1]
+        late = {"late": score} if self.n > 2 else {}
+        return {"accuracy": score, "val": {"loss": -score}, "done": self.n == 4, **late}
+
+    def _save(self, directory):
+        return {"n": self.n}
+
+    def _restore(self, checkpoint):
+        self.n = checkpoint["n"]
+
+
+async def kept(attr, **arguments):
+    async with InlineExecutor(1) as pool:
+        analysis = await tune.run(
+            Scores, checkpoint_freq=1, keep_checkpoints_num=1, checkpoint_score_attr=attr,
+            executor=pool, verbose=0, **arguments,
+        )  # fmt: skip
+    return [[checkpoint.iteration for checkpoint in trial.checkpoints] for trial in analysis.trials]
+
+
+@pytest.mark.parametrize(
+    ("attr", "iterations"),
+    [
+        ("accuracy", [2, 4]),
+        ("min-accuracy", [4]),
+        ("min-val/loss", [2, 4]),
+        ("late", [3, 4]),
+        (None, [4]),
+    ],
+)
+async def test_checkpoints_are_kept_by_a_metric_that_rows_have(attr, iterations, caplog):
+    assert await kept(attr) == [iterations]
+    assert ("asks for" in caplog.text) == (attr == "late")
+
+
+@pytest.mark.parametrize("attr", ["acuracy", "min-acuracy", "loss", "val", "accuracy/x"])
+async def test_no_checkpoint_is_deleted_by_a_ranking_that_no_row_has(attr, caplog):
+    assert await kept(attr, num_samples=2) == [[1, 2, 3, 4]] * 2
+    assert caplog.text.count("checkpoint_score_attr asks for") == 1
+    assert f"asks for {attr.removeprefix('min-')!r}" in caplog.text
+    assert "accuracy, " in caplog.text
+
+
+@pytest.mark.parametrize("metric", ["acuracy", "val", "accuracy/x", ""])
+async def test_a_mistyped_metric_of_a_table_is_named_with_those_that_are_there(metric):
+    async with InlineExecutor(1) as pool:
+        analysis = await tune.run(Scores, checkpoint_freq=1, executor=pool, verbose=0)
+
+    def look():
+        (trial,) = analysis.trials
+        for call in (
+            lambda: analysis.rows(metric, "max"),
+            lambda: analysis.dataframe(metric, "max"),
+            lambda: analysis.get_trial_checkpoints_paths(trial, metric),
+            lambda: analysis.get_best_trial(metric, "max"),
+            lambda: analysis.get_best_config(metric, "max"),
+        ):
+            with pytest.raises(MetricMissing) as raised:
+                call()
+            assert raised.value.metric == metric
+            assert "accuracy" in raised.value.found
+        assert analysis.rows("late", "max")[0]["late"] == 0.4
+        paths = analysis.get_trial_checkpoints_paths(trial, "late")
+        assert [value for _, value in paths] == [None, None, 0.4, 0.3]
+
+    await asyncio.to_thread(look)
+
+
+class Fails(tune.Trainable):
+    def _train(self):
+        raise RuntimeError("no row")
+
+
+async def test_a_table_of_trials_without_a_row_has_no_metric_to_miss():
+    async with InlineExecutor(1) as pool:
+        analysis = await tune.run(Fails, raise_on_failed_trial=False, executor=pool, verbose=0)
+    assert [row["status"] for row in analysis.rows("acuracy", "max")] == ["ERROR"]
+    assert analysis.get_trial_checkpoints_paths(analysis.trials[0], "acuracy") == []

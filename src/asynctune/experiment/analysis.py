@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -190,8 +190,13 @@ class ExperimentAnalysis:
         Args:
             metric: The metric whose best row is returned; by default the last row of each trial.
             mode: ``"min"`` or ``"max"``; required with ``metric`` unless the run had one.
+
+        Raises:
+            MetricMissing: No trial has reported the metric.
         """
         table = []
+        if metric is not None:
+            self._check_reported(metric, self.trials, "dataframe")
         for trial in self.trials:
             row: Row | None = trial.last_result
             if metric is not None:
@@ -213,6 +218,7 @@ class ExperimentAnalysis:
 
         Raises:
             ImportError: pandas is not installed (``asynctune[pandas]``).
+            MetricMissing: No trial has reported the metric.
         """
         return _pandas().DataFrame(self.rows(metric, mode))
 
@@ -255,8 +261,10 @@ class ExperimentAnalysis:
 
         Raises:
             ConfigError: No trial has this id or directory.
+            MetricMissing: The trial has not reported the metric.
         """
         found = trial if isinstance(trial, Trial) else self._find(trial)
+        self._check_reported(metric, [found], "get_trial_checkpoints_paths")
         rows = {row.get("training_iteration"): flatten(row) for row in found.results}
         return [
             (checkpoint.path, rows.get(checkpoint.iteration, {}).get(metric))
@@ -291,6 +299,19 @@ class ExperimentAnalysis:
         raise ConfigError(
             f"trial must be a trial of {self.path}, its id or its directory, got {name!r}"
         )
+
+    @staticmethod
+    def _check_reported(metric: str, trials: Iterable[Trial], wanted_by: str) -> None:
+        """Raise ``MetricMissing`` if some rows exist, and none of them has the metric."""
+        seen: set[str] = set()
+        for trial in trials:
+            for row in trial.results:
+                flat = flatten(row)
+                if metric in flat:
+                    return
+                seen.update(flat)
+        if seen:
+            raise MetricMissing(metric, seen, wanted_by=wanted_by)
 
     def _objective(self, metric: str | None, mode: str | None) -> tuple[str, str]:
         metric = metric if metric is not None else self._metric

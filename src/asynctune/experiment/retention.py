@@ -19,7 +19,8 @@ class Retention:
     Args:
         keep: The number of checkpoints to keep; None: all.
         score_attr: The metric that ranks the checkpoints, nested keys as ``"a/b"``; ``"min-"`` in front
-            ranks low values first. By default the newest are the best.
+            ranks low values first. By default the newest are the best. As long as no row has the metric,
+            all checkpoints are kept: the name may be mistyped, and the best one would be lost.
     """
 
     def __init__(self, keep: int | None, score_attr: str | None) -> None:
@@ -27,6 +28,7 @@ class Retention:
         self._keep = keep
         self._sign = -1.0 if attr.startswith("min-") else 1.0
         self._attr = attr.removeprefix("min-")
+        self._is_ranked = score_attr is None
         self._scores: dict[str, tuple[float, int, CheckpointRef]] = {}
         self._pins: Counter[str] = Counter()
 
@@ -42,6 +44,7 @@ class Retention:
         score = -math.inf
         if isinstance(value, numbers.Real) and not math.isnan(value):
             score = self._sign * float(value)
+            self._is_ranked = True
         self._scores.pop(checkpoint.path, None)  # surplus() takes the last entry for the newest
         self._scores[checkpoint.path] = (score, checkpoint.sequence, checkpoint)
 
@@ -59,9 +62,14 @@ class Retention:
         if self._pins[path] <= 0:
             del self._pins[path]
 
+    @property
+    def missing_attr(self) -> str | None:
+        """The metric that should rank the checkpoints, while none of their rows has the metric."""
+        return None if self._is_ranked or not self._scores else self._attr
+
     def surplus(self) -> list[CheckpointRef]:
         """Return the checkpoints that may be deleted, oldest first."""
-        if self._keep is None or not self._scores:
+        if self._keep is None or not self._is_ranked:
             return []
         entries = list(self._scores.values())
         best = sorted(entries, key=lambda entry: entry[:2])[-self._keep :]

@@ -121,7 +121,8 @@ def refs(count):
         (2, "min-loss", [9, 1, 8, 2], [1, 3]),
         (1, "loss", [5, math.nan, math.nan], [0, 2]),
         (1, "loss", [5, 5, 5], [2]),  # of equals the newer
-        (1, "a/b", [3, 1, 2], [2]),  # a metric that is missing ranks last, and the newest stays
+        (1, "a/b", [3, 1, 2], [0, 1, 2]),  # a metric that no row has deletes nothing
+        (1, "loss", [None, 1, None, 2, None], [3, 4]),  # a row without the metric ranks last
     ],
 )
 def test_the_best_checkpoints_are_kept_and_always_the_newest(keep, attr, values, kept):
@@ -129,8 +130,8 @@ def test_the_best_checkpoints_are_kept_and_always_the_newest(keep, attr, values,
     alive = set()
     for ref, value in zip(refs(len(values)), values, strict=True):
         alive.add(ref.sequence)
-        flat = {"loss": value, "training_iteration": ref.sequence + 1}
-        manager.add(ref, flat)
+        flat = {"training_iteration": ref.sequence + 1}
+        manager.add(ref, flat | ({} if value is None else {"loss": value}))
         for dropped in manager.surplus():
             manager.remove(dropped.path)
             alive.remove(dropped.sequence)

@@ -23,7 +23,7 @@ from asynctune.experiment import events as ev
 from asynctune.experiment.remote.replica import Replica
 from asynctune.experiment.status import StopReason
 from asynctune.experiment.trial import CheckpointRef
-from asynctune.result import TRAINING_ITERATION
+from asynctune.result import TRAINING_ITERATION, flatten
 from asynctune.runner.context import RunContext
 from asynctune.runner.live_trial import LiveTrial
 from asynctune.trainable.function import FunctionTrainable
@@ -196,6 +196,18 @@ class TrialCheckpoints:
             with self._limit("delete_checkpoint"):
                 for old in surplus:
                     await self._delete(actor, old)
+        await self._warn_of_missing_attr()
+
+    async def _warn_of_missing_attr(self) -> None:
+        """Warn at the first checkpoint of the run if the metric that ranks checkpoints is missing."""
+        trial, attr = self._trial, self._trial.kept.missing_attr
+        saved = sum(len(each.checkpoints) for each in self._run.state.trials.values())
+        if attr is not None and saved == 1:
+            await log_warning(
+                "checkpoint_score_attr asks for %r, which this result of %s lacks; the result has %s. "
+                "All checkpoints are kept until a result has the metric",
+                attr, trial.name, ", ".join(sorted(flatten(trial.last_result))),
+            )  # fmt: skip
 
     def record(self, path: str) -> None:
         """Record a complete checkpoint, as that of the newest row."""
