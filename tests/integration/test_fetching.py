@@ -21,8 +21,9 @@ pytestmark = pytest.mark.asyncio
 
 @pytest_asyncio.fixture
 async def remote(tmp_path):
-    """An experiment of one trial with three rows."""
-    await run(tmp_path / "ran", tmp_path / "remote", 3)
+    """An experiment of one trial with three rows, and a checkpoint of each."""
+    # A newer checkpoint may pass over one that waits, but for those that are kept.
+    await run(tmp_path / "ran", tmp_path / "remote", 3, keep_checkpoints_num=3)
     return tmp_path / "remote"
 
 
