@@ -196,7 +196,8 @@ class ExperimentAnalysis:
         """
         table = []
         if metric is not None:
-            self._check_reported(metric, self.trials, "dataframe")
+            rows = (row for trial in self.trials for row in trial.results)
+            _check_reported(metric, rows, "dataframe")
         for trial in self.trials:
             row: Row | None = trial.last_result
             if metric is not None:
@@ -264,8 +265,9 @@ class ExperimentAnalysis:
             MetricMissing: The trial has not reported the metric.
         """
         found = trial if isinstance(trial, Trial) else self._find(trial)
-        self._check_reported(metric, [found], "get_trial_checkpoints_paths")
-        rows = {row.get("training_iteration"): flatten(row) for row in found.results}
+        results = found.results
+        _check_reported(metric, results, "get_trial_checkpoints_paths")
+        rows = {row.get("training_iteration"): flatten(row) for row in results}
         return [
             (checkpoint.path, rows.get(checkpoint.iteration, {}).get(metric))
             for checkpoint in found.checkpoints
@@ -300,19 +302,6 @@ class ExperimentAnalysis:
             f"trial must be a trial of {self.path}, its id or its directory, got {name!r}"
         )
 
-    @staticmethod
-    def _check_reported(metric: str, trials: Iterable[Trial], wanted_by: str) -> None:
-        """Raise ``MetricMissing`` if some rows exist, and none of them has the metric."""
-        seen: set[str] = set()
-        for trial in trials:
-            for row in trial.results:
-                flat = flatten(row)
-                if metric in flat:
-                    return
-                seen.update(flat)
-        if seen:
-            raise MetricMissing(metric, seen, wanted_by=wanted_by)
-
     def _objective(self, metric: str | None, mode: str | None) -> tuple[str, str]:
         metric = metric if metric is not None else self._metric
         mode = mode if mode is not None else self._mode
@@ -325,6 +314,18 @@ class ExperimentAnalysis:
 def Analysis(path: str | os.PathLike[str]) -> ExperimentAnalysis:
     """Read an experiment from disk; see :meth:`ExperimentAnalysis.from_disk`."""
     return ExperimentAnalysis.from_disk(path)
+
+
+def _check_reported(metric: str, rows: Iterable[Row], wanted_by: str) -> None:
+    """Raise ``MetricMissing`` if there are rows, and none of them has the metric."""
+    seen: set[str] = set()
+    for row in rows:
+        flat = flatten(row)
+        if metric in flat:
+            return
+        seen.update(flat)
+    if seen:
+        raise MetricMissing(metric, seen, wanted_by=wanted_by)
 
 
 def _best_row(trial: Trial, metric: str, mode: str) -> Row | None:

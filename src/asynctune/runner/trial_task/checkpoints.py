@@ -201,8 +201,10 @@ class TrialCheckpoints:
     async def _warn_of_missing_attr(self) -> None:
         """Warn at the first checkpoint of the run if the metric that ranks checkpoints is missing."""
         trial, attr = self._trial, self._trial.kept.missing_attr
+        if attr is None:
+            return
         saved = sum(len(each.checkpoints) for each in self._run.state.trials.values())
-        if attr is not None and saved == 1:
+        if saved == 1:
             await log_warning(
                 "checkpoint_score_attr asks for %r, which this result of %s lacks; the result has %s. "
                 "All checkpoints are kept until a result has the metric",
